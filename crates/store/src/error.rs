@@ -39,3 +39,20 @@ pub struct Error {
     #[source]
     pub source: Box<dyn std::error::Error + Send + Sync>,
 }
+
+impl Error {
+    /// A failure of `operation` on the object or place `name`.
+    pub fn new(
+        kind: ErrorKind,
+        operation: &'static str,
+        name: impl Into<String>,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            kind,
+            operation,
+            name: name.into(),
+            source: source.into(),
+        }
+    }
+}

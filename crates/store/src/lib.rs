@@ -4,8 +4,17 @@
 //! bytes mean: it never parses, encrypts or deduplicates, and never prints.
 
 mod error;
+mod fault;
+mod local;
+mod memory;
+mod name;
+
+use std::time::Duration;
 
 pub use error::{Error, ErrorKind, Result};
+pub use fault::{Fault, FaultyStore, Operation, Rule};
+pub use local::LocalStore;
+pub use memory::MemoryStore;
 
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,4 +57,45 @@ pub trait Store: Send + Sync {
 
     /// Removes an object. Removing one that is not there succeeds.
     fn delete(&self, name: &str) -> Result<()>;
+
+    /// Removes what writers that died have left beside the objects, once it is older than `age`, and
+    /// returns how many such leftovers went. Leftovers are never visible as objects; they only take space.
+    ///
+    /// A day is a good `age`: no live writer works on one object for so long. A store that leaves nothing
+    /// behind has nothing to do.
+    fn remove_leftovers(&self, age: Duration) -> Result<u64> {
+        let _ = age;
+        Ok(0)
+    }
+}
+
+/// A pointer to a store is a store: `Box<dyn Store>`, `Arc<LocalStore>`, `&MemoryStore`.
+impl<P> Store for P
+where
+    P: std::ops::Deref<Target: Store> + Send + Sync,
+{
+    fn location(&self) -> String {
+        (**self).location()
+    }
+    fn put(&self, name: &str, data: &[u8]) -> Result<()> {
+        (**self).put(name, data)
+    }
+    fn get(&self, name: &str) -> Result<Vec<u8>> {
+        (**self).get(name)
+    }
+    fn get_range(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
+        (**self).get_range(name, offset, buffer)
+    }
+    fn size_bytes(&self, name: &str) -> Result<u64> {
+        (**self).size_bytes(name)
+    }
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<()> {
+        (**self).list(prefix, visit)
+    }
+    fn delete(&self, name: &str) -> Result<()> {
+        (**self).delete(name)
+    }
+    fn remove_leftovers(&self, age: Duration) -> Result<u64> {
+        (**self).remove_leftovers(age)
+    }
 }
