@@ -1,0 +1,28 @@
+//! The kinds of `stash.appscode.com`: `Restic` in `v1alpha1`, the others in `v1alpha2`.
+
+#![allow(unreachable_pub, reason = "KubeSchema copies each struct, with its visibility, into a function body")]
+
+mod agent_template;
+mod backup;
+mod backup_template;
+mod backup_trigger;
+mod recovery;
+mod repository;
+mod restic;
+mod status;
+
+pub use agent_template::{AgentTemplate, AgentTemplateSpec};
+pub use backup::{Backup, BackupSettings, BackupSpec, Compression, RetryConfig};
+pub use backup_template::{BackupTemplate, BackupTemplateSpec};
+pub use backup_trigger::{BackupTrigger, BackupTriggerSpec, BackupTriggerStatus, TriggerPhase};
+pub use recovery::{
+    RecoverTo, RecoveredVolume, Recovery, RecoveryPhase, RecoveryPolicy, RecoverySpec, RecoveryStat, RecoveryStatus,
+};
+pub use repository::{DeletionPolicy, Repository, RepositorySpec, RepositoryStatus};
+pub use restic::{
+    FileGroup, Restic, ResticDestination, ResticForm, ResticFormError, ResticSource, ResticSpec, ResticType,
+};
+pub use status::{BackupPhase, BackupRun, BackupStatus, RunPhase};
+
+/// API group of the kinds.
+pub const GROUP: &str = "stash.appscode.com";
