@@ -28,6 +28,12 @@ pub trait Source: Send + Sync {
 
     /// Opens a file for reading, never following a symbolic link.
     fn open(&self, file: &Entry) -> Result<OpenFile, SourceError>;
+
+    /// Whether an error of any single entry makes the whole backup worthless, as for the output of a command: then
+    /// no snapshot must be written. Otherwise errors are recorded and the backup goes on.
+    fn is_all_or_nothing(&self) -> bool {
+        false
+    }
 }
 
 /// The entries of one directory, sorted by the bytes of their names.
@@ -38,6 +44,7 @@ pub type DirEntries = Box<dyn Iterator<Item = Result<Found, SourceError>> + Send
 
 /// One thing found in a directory.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are entries: a box would only cost")]
 pub enum Found {
     /// Something to back up.
     Entry(Entry),
