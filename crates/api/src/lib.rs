@@ -11,6 +11,8 @@
 //! This crate never reads a file, opens a socket or asks a clock, and imports no other crate of Holdfast.
 
 pub mod appcatalog;
+pub mod crds;
+pub mod kinds;
 pub mod names;
 pub mod stash;
 pub mod values;
