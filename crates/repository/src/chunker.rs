@@ -6,6 +6,8 @@
 //!
 //! Pure: no IO. The same polynomial gives the same boundaries on every machine, whichever kernel runs.
 
+#[cfg(target_arch = "x86_64")]
+mod gfni;
 mod polynomial;
 mod scalar;
 
@@ -25,13 +27,18 @@ const WINDOW: usize = 64;
 /// Finds boundaries for one polynomial. The tables are built once: share it between threads.
 pub struct Chunker {
     tables: Box<Tables>,
+    #[cfg(target_arch = "x86_64")]
+    gfni: Option<Box<gfni::Kernel>>,
 }
 
 impl Chunker {
     /// Builds the tables for `polynomial`.
     pub fn new(polynomial: Polynomial) -> Self {
+        let tables = Tables::new(polynomial);
         Self {
-            tables: Tables::new(polynomial),
+            #[cfg(target_arch = "x86_64")]
+            gfni: gfni::Kernel::new(&tables),
+            tables,
         }
     }
 
@@ -43,11 +50,7 @@ impl Chunker {
         // A chunk of length c has its last byte at c - 1.
         let from = searched.max(CHUNK_MIN - 1);
         let to = data.len().min(CHUNK_MAX);
-        let hit = if from < to {
-            self.find(data, from, to)
-        } else {
-            None
-        };
+        let hit = if from < to { self.find(data, from, to) } else { None };
         match hit {
             Some(at) => Some(at + 1),
             None if data.len() >= CHUNK_MAX => Some(CHUNK_MAX),
@@ -67,6 +70,10 @@ impl Chunker {
 
     /// First place in `from..to` where a window ends whose fingerprint calls for a cut. `from` is at least [`WINDOW`].
     fn find(&self, data: &[u8], from: usize, to: usize) -> Option<usize> {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(kernel) = &self.gfni {
+            return kernel.find(&self.tables, data, from, to);
+        }
         self.tables.find(data, from, to)
     }
 }

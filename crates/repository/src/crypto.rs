@@ -74,11 +74,7 @@ impl Key {
         Self {
             cipher: Aes256::new(encrypt.into()),
             nonce_cipher: Aes128::new(mac_k.into()),
-            parts: KeyParts {
-                encrypt: *encrypt,
-                mac_k: *mac_k,
-                mac_r,
-            },
+            parts: KeyParts { encrypt: *encrypt, mac_k: *mac_k, mac_r },
         }
     }
 
@@ -92,10 +88,7 @@ impl Key {
     /// # Panics
     /// When `buf` is shorter than [`OVERHEAD`]: the caller laid it out wrongly.
     pub fn seal_in_place(&self, buf: &mut [u8]) {
-        assert!(
-            buf.len() >= OVERHEAD,
-            "a buffer to seal has room for nonce and MAC"
-        );
+        assert!(buf.len() >= OVERHEAD, "a buffer to seal has room for nonce and MAC");
         let (nonce, rest) = buf.split_at_mut(NONCE);
         let (text, mac) = rest.split_at_mut(rest.len() - MAC);
         let nonce = fill_nonce(nonce);

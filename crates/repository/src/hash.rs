@@ -11,16 +11,8 @@ use sha2::block_api::compress256;
 const BLOCK: usize = 64;
 
 /// SHA-256's initial state (FIPS 180-4, 5.3.3).
-const INITIAL: [u32; 8] = [
-    0x6a09_e667,
-    0xbb67_ae85,
-    0x3c6e_f372,
-    0xa54f_f53a,
-    0x510e_527f,
-    0x9b05_688c,
-    0x1f83_d9ab,
-    0x5be0_cd19,
-];
+const INITIAL: [u32; 8] =
+    [0x6a09_e667, 0xbb67_ae85, 0x3c6e_f372, 0xa54f_f53a, 0x510e_527f, 0x9b05_688c, 0x1f83_d9ab, 0x5be0_cd19];
 
 /// The SHA-256 of `data`.
 pub(crate) fn sha256(data: &[u8]) -> [u8; 32] {
@@ -41,11 +33,7 @@ pub(crate) struct Sha256 {
 impl Sha256 {
     /// Nothing fed yet.
     pub(crate) fn new() -> Self {
-        Self {
-            state: INITIAL,
-            len: 0,
-            tail: [0; BLOCK],
-        }
+        Self { state: INITIAL, len: 0, tail: [0; BLOCK] }
     }
 
     /// Feeds `data`.
@@ -65,11 +53,7 @@ impl Sha256 {
         let mut padding = [0; BLOCK];
         padding[0] = 0x80;
         let used = self.waiting();
-        let zeros = if used < BLOCK - 8 {
-            BLOCK - 8 - used
-        } else {
-            2 * BLOCK - 8 - used
-        };
+        let zeros = if used < BLOCK - 8 { BLOCK - 8 - used } else { 2 * BLOCK - 8 - used };
         // `zeros` counts the 0x80 byte as well and is at most a block.
         self.update(&padding[..zeros]);
         self.update(&bits.to_be_bytes());
@@ -105,8 +89,28 @@ impl Sha256 {
 
 /// Feeds `x` to `a` and `y` to `b`, their common part interleaved where the processor gains by it.
 pub(crate) fn update_pair(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
+    #[cfg(target_arch = "x86_64")]
+    if x86::available() {
+        return update_interleaved(a, x, b, y);
+    }
     a.update(x);
     b.update(y);
+}
+
+/// [`update_pair`] on a processor where [`x86::available`] holds.
+#[cfg(target_arch = "x86_64")]
+fn update_interleaved(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
+    let (x, y) = (a.fill_tail(x), b.fill_tail(y));
+    let (blocks_x, blocks_y) = (x.as_chunks::<BLOCK>().0, y.as_chunks::<BLOCK>().0);
+    let common = blocks_x.len().min(blocks_y.len());
+    if common > 0 {
+        // SAFETY: the caller has asked `x86::available`.
+        unsafe { x86::compress_pair(&mut a.state, &blocks_x[..common], &mut b.state, &blocks_y[..common]) };
+        a.len += (common * BLOCK) as u64;
+        b.len += (common * BLOCK) as u64;
+    }
+    a.update(&x[common * BLOCK..]);
+    b.update(&y[common * BLOCK..]);
 }
 
 #[cfg(test)]

@@ -1,1 +1,33 @@
-//! holdfast-repository
+//! The repository engine: encrypted, deduplicated backups in the restic repository format, versions 1 and 2.
+//!
+//! Knows files, trees and snapshots, and stores them through a [`holdfast_store::Store`]. It never talks to
+//! Kubernetes, never parses a command line, never prints, and never asks for a password: what it has to
+//! say goes to a [`Monitor`], what went wrong is an [`Error`].
+//!
+//! Order that keeps a repository whole, whatever is killed and when: packs are stored before the index
+//! that names them, indexes before the snapshot that needs them; removal goes the other way round and
+//! under an exclusive lock.
+
+pub mod backup;
+pub mod chunker;
+pub mod crypto;
+mod error;
+pub mod format;
+mod hash;
+mod id;
+mod identity;
+mod index;
+mod lock;
+mod monitor;
+mod pack_writer;
+pub mod pattern;
+mod repository;
+pub mod source;
+
+pub use error::{Error, Result};
+pub use id::{Id, IdError, ShortId};
+pub use index::{Index, Location};
+pub use lock::{Lock, LockMode, LockOptions, StaleLock, unlock};
+pub use monitor::{Counters, Event, Monitor};
+pub use identity::Identity;
+pub use repository::{Compression, InitOptions, KeyInfo, OpenOptions, Repository};

@@ -145,24 +145,14 @@ mod tests {
     #[test]
     fn small_irreducible_polynomials_are_those_that_no_other_divides() {
         for p in 0b100..1 << 10 {
-            let divisible =
-                (2..p).any(|d| degree(d) < degree(p) && degree(d) > 0 && modulo(p, d) == 0);
+            let divisible = (2..p).any(|d| degree(d) < degree(p) && degree(d) > 0 && modulo(p, d) == 0);
             assert_eq!(irreducible(p), !divisible, "{p:b}");
         }
     }
 
     #[test]
     fn unfit_numbers_are_refused() {
-        for bits in [
-            0,
-            1,
-            2,
-            0b111,
-            1 << 53,
-            (1 << 53) | 1,
-            u64::MAX,
-            0x3d_a335_8b4d_c172,
-        ] {
+        for bits in [0, 1, 2, 0b111, 1 << 53, (1 << 53) | 1, u64::MAX, 0x3d_a335_8b4d_c172] {
             assert_eq!(Polynomial::new(bits), Err(PolynomialError::Unfit(bits)));
         }
     }
@@ -172,17 +162,8 @@ mod tests {
         let p: Polynomial = "3da3358b4dc173".parse().unwrap();
         assert_eq!(p.to_string(), "3da3358b4dc173");
         assert_eq!(serde_json::to_string(&p).unwrap(), "\"3da3358b4dc173\"");
-        for bad in [
-            "",
-            "0x3da3358b4dc173",
-            "+3da3358b4dc173",
-            "xyz",
-            "13da3358b4dc17300000",
-        ] {
-            assert_eq!(
-                bad.parse::<Polynomial>(),
-                Err(PolynomialError::NotHex(bad.to_owned()))
-            );
+        for bad in ["", "0x3da3358b4dc173", "+3da3358b4dc173", "xyz", "13da3358b4dc17300000"] {
+            assert_eq!(bad.parse::<Polynomial>(), Err(PolynomialError::NotHex(bad.to_owned())));
         }
     }
 

@@ -1,10 +1,17 @@
-//! The rolling Rabin fingerprint by tables, on any machine.
+//! The rolling Rabin fingerprint by tables, on any machine: four lanes at once, since each step of one lane waits for
+//! the table look-up before it.
 
 use super::polynomial::{DEGREE, Polynomial, modulo};
 use super::{MASK, WINDOW};
 
 /// Where in a fingerprint the byte lies that the next shift carries past the polynomial's degree.
 const TOP_SHIFT: u32 = DEGREE - 8;
+/// Stretches searched side by side.
+const LANES: usize = 4;
+/// Longest stretch of one lane, in bytes: a hit in the first lane wastes what the others did.
+const STRETCH_MAX: usize = 8 << 10;
+/// Below this, warming up a window for each lane costs more than the lanes gain.
+const STRETCH_MIN: usize = 4 * WINDOW;
 
 /// What a byte does to the fingerprint when it leaves the window and when it is shifted over the top.
 pub(super) struct Tables {
@@ -17,10 +24,7 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn new(polynomial: Polynomial) -> Box<Self> {
         let p = polynomial.bits();
-        let mut tables = Box::new(Self {
-            out: [0; 256],
-            reduce: [0; 256],
-        });
+        let mut tables = Box::new(Self { out: [0; 256], reduce: [0; 256] });
         for byte in 0..=255_u8 {
             let mut leaving = u64::from(byte);
             for _ in 1..WINDOW {
@@ -46,17 +50,61 @@ impl Tables {
         self.push(fingerprint ^ self.out[usize::from(old)], new)
     }
 
+    /// The fingerprint of `window`.
+    fn warm_up(&self, window: &[u8]) -> u64 {
+        window.iter().fold(0, |fingerprint, &byte| self.push(fingerprint, byte))
+    }
+
     /// See [`super::Chunker::find`].
-    pub(super) fn find(&self, data: &[u8], from: usize, to: usize) -> Option<usize> {
-        let mut fingerprint = data[from - WINDOW..from]
-            .iter()
-            .fold(0, |f, &b| self.push(f, b));
-        for at in from..to {
-            fingerprint = self.slide(fingerprint, data[at - WINDOW], data[at]);
-            if fingerprint & MASK == 0 {
-                return Some(at);
+    pub(super) fn find(&self, data: &[u8], mut from: usize, to: usize) -> Option<usize> {
+        while from < to {
+            let stretch = ((to - from) / LANES).min(STRETCH_MAX);
+            let (hit, searched) = if stretch < STRETCH_MIN {
+                (self.find_in_one_lane(data, from, to), to - from)
+            } else {
+                (self.find_in_lanes(data, from, stretch), LANES * stretch)
+            };
+            if hit.is_some() {
+                return hit;
             }
+            from += searched;
         }
         None
+    }
+
+    fn find_in_one_lane(&self, data: &[u8], from: usize, to: usize) -> Option<usize> {
+        let mut fingerprint = self.warm_up(&data[from - WINDOW..from]);
+        (from..to).find(|&at| {
+            fingerprint = self.slide(fingerprint, data[at - WINDOW], data[at]);
+            fingerprint & MASK == 0
+        })
+    }
+
+    /// Searches `LANES` stretches that follow each other from `from` on.
+    fn find_in_lanes(&self, data: &[u8], from: usize, stretch: usize) -> Option<usize> {
+        let [s0, s1, s2, s3] = [0, 1, 2, 3].map(|lane| from + lane * stretch);
+        let [mut f0, mut f1, mut f2, mut f3] = [s0, s1, s2, s3].map(|s| self.warm_up(&data[s - WINDOW..s]));
+        // Slices of one known length: the compiler then proves the indexes.
+        let [old0, old1, old2, old3] = [s0, s1, s2, s3].map(|s| &data[s - WINDOW..][..stretch]);
+        let [new0, new1, new2, new3] = [s0, s1, s2, s3].map(|s| &data[s..][..stretch]);
+        let mut hits = [None; LANES];
+        for i in 0..stretch {
+            f0 = self.slide(f0, old0[i], new0[i]);
+            f1 = self.slide(f1, old1[i], new1[i]);
+            f2 = self.slide(f2, old2[i], new2[i]);
+            f3 = self.slide(f3, old3[i], new3[i]);
+            let hit = |fingerprint: u64| fingerprint & MASK == 0;
+            if hit(f0) {
+                return Some(s0 + i);
+            }
+            if hit(f1) | hit(f2) | hit(f3) {
+                for (lane, fingerprint) in [f0, f1, f2, f3].into_iter().enumerate() {
+                    if hit(fingerprint) && hits[lane].is_none() {
+                        hits[lane] = Some(from + lane * stretch + i);
+                    }
+                }
+            }
+        }
+        hits.into_iter().flatten().next()
     }
 }

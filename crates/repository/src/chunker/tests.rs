@@ -27,9 +27,7 @@ fn reference(data: &[u8], p: Polynomial) -> Vec<usize> {
         let rest = &data[start..];
         let mut len = CHUNK_MIN.min(rest.len());
         if len == CHUNK_MIN {
-            let mut fingerprint = rest[len - WINDOW..len]
-                .iter()
-                .fold(0, |f, &b| tables.push(f, b));
+            let mut fingerprint = rest[len - WINDOW..len].iter().fold(0, |f, &b| tables.push(f, b));
             while fingerprint & MASK != 0 && len < CHUNK_MAX && len < rest.len() {
                 fingerprint = tables.slide(fingerprint, rest[len - WINDOW], rest[len]);
                 len += 1;
@@ -55,9 +53,7 @@ fn a_sliding_fingerprint_is_that_of_its_window_alone() {
         let old = if at < WINDOW { 0 } else { data[at - WINDOW] };
         rolling = tables.slide(rolling, old, new);
         let window = &data[(at + 1).saturating_sub(WINDOW)..=at];
-        let direct = window.iter().fold(0, |f, &b| {
-            polynomial::modulo(f << 8 | u64::from(b), p.bits())
-        });
+        let direct = window.iter().fold(0, |f, &b| polynomial::modulo(f << 8 | u64::from(b), p.bits()));
         assert_eq!(rolling, direct, "byte {at}");
     }
 }
@@ -74,10 +70,7 @@ fn random_data_is_cut_where_the_definition_cuts() {
 fn data_without_boundary_is_cut_at_the_maximum() {
     // Zeros have the fingerprint 0, which is a boundary; a constant 1 has another.
     let chunker = Chunker::new(polynomial());
-    assert_eq!(
-        lengths(&chunker, &vec![0; 2 * CHUNK_MIN + 5]),
-        [CHUNK_MIN, CHUNK_MIN, 5]
-    );
+    assert_eq!(lengths(&chunker, &vec![0; 2 * CHUNK_MIN + 5]), [CHUNK_MIN, CHUNK_MIN, 5]);
     assert_eq!(lengths(&chunker, &vec![1; CHUNK_MAX + 5]), [CHUNK_MAX, 5]);
 }
 
@@ -85,30 +78,48 @@ fn data_without_boundary_is_cut_at_the_maximum() {
 fn edges_of_length() {
     let chunker = Chunker::new(polynomial());
     let data = vec![1; CHUNK_MAX];
-    for len in [
-        0,
-        1,
-        63,
-        64,
-        65,
-        CHUNK_MIN - 1,
-        CHUNK_MIN,
-        CHUNK_MIN + 1,
-        CHUNK_MAX - 1,
-        CHUNK_MAX,
-    ] {
+    for len in [0, 1, 63, 64, 65, CHUNK_MIN - 1, CHUNK_MIN, CHUNK_MIN + 1, CHUNK_MAX - 1, CHUNK_MAX] {
         assert_eq!(lengths(&chunker, &data[..len]).iter().sum::<usize>(), len);
-        assert_eq!(
-            lengths(&chunker, &data[..len]),
-            reference(&data[..len], polynomial()),
-            "{len} bytes"
-        );
+        assert_eq!(lengths(&chunker, &data[..len]), reference(&data[..len], polynomial()), "{len} bytes");
         let more = chunker.next_boundary(&data[..len], 0, false);
-        assert_eq!(
-            more,
-            (len == CHUNK_MAX).then_some(len),
-            "{len} bytes and more to come"
-        );
+        assert_eq!(more, (len == CHUNK_MAX).then_some(len), "{len} bytes and more to come");
+    }
+}
+
+/// First hit, by the definition: the fold over each window alone, one byte after the other.
+fn find_by_definition(tables: &Tables, data: &[u8], from: usize, to: usize) -> Option<usize> {
+    let mut fingerprint = data[from - WINDOW..from].iter().fold(0, |f, &b| tables.push(f, b));
+    (from..to).find(|&at| {
+        fingerprint = tables.slide(fingerprint, data[at - WINDOW], data[at]);
+        fingerprint & MASK == 0
+    })
+}
+
+/// Data with several hits close together: pieces of 64 zeros, whose fingerprint is 0, at the given places.
+fn data_with_hits(len: usize, seed: u64, hits: &[prop::sample::Index]) -> Vec<u8> {
+    let mut data = random(len, seed);
+    for hit in hits {
+        let at = hit.index(len - WINDOW);
+        data[at..at + WINDOW].fill(0);
+    }
+    data
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn every_kernel_finds_the_first_hit(
+        seed: u64,
+        len in 2 * WINDOW..600_000,
+        hits in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        from: prop::sample::Index,
+    ) {
+        let data = data_with_hits(len, seed, &hits);
+        let from = WINDOW + from.index(len - WINDOW);
+        let chunker = Chunker::new(polynomial());
+        let want = find_by_definition(&chunker.tables, &data, from, len);
+        prop_assert_eq!(chunker.tables.find(&data, from, len), want, "four lanes");
+        prop_assert_eq!(chunker.find(&data, from, len), want, "the processor's best");
     }
 }
 

@@ -26,9 +26,7 @@ pub struct KdfParams {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KdfError {
     /// scrypt does not define these.
-    #[error(
-        "scrypt parameters N={n}, r={r}, p={p} are invalid (N must be a power of two above 1, r and p at least 1)"
-    )]
+    #[error("scrypt parameters N={n}, r={r}, p={p} are invalid (N must be a power of two above 1, r and p at least 1)")]
     Invalid {
         /// Memory and time cost.
         n: u64,
@@ -61,34 +59,20 @@ impl KdfParams {
         }
         let (wide_n, wide_r, wide_p) = (u128::from(n), u128::from(r), u128::from(p));
         let memory = 128 * wide_r * (wide_n + wide_p);
-        if memory > u128::from(MEMORY_BYTES_MAX) || wide_n * wide_r * wide_p > u128::from(WORK_MAX)
-        {
+        if memory > u128::from(MEMORY_BYTES_MAX) || wide_n * wide_r * wide_p > u128::from(WORK_MAX) {
             return Err(KdfError::TooExpensive { n, r, p });
         }
-        Ok(Self {
-            log_n: n.trailing_zeros() as u8,
-            r,
-            p,
-        })
+        Ok(Self { log_n: n.trailing_zeros() as u8, r, p })
     }
 
     /// Parameters that take about `target` on this machine within `memory_bytes`, found by timing a small run.
     /// Takes some 30 ms; restic uses 500 ms and 60 MiB.
     pub fn calibrate(target: Duration, memory_bytes: u64) -> Self {
         const PROBE_LOG_N: u8 = 13;
-        let probe = Self {
-            log_n: PROBE_LOG_N,
-            r: R,
-            p: 1,
-        };
+        let probe = Self { log_n: PROBE_LOG_N, r: R, p: 1 };
         let start = Instant::now();
         probe.derive(b"calibration", b"calibration");
-        Self::scaled(
-            start.elapsed(),
-            PROBE_LOG_N,
-            target,
-            memory_bytes.min(MEMORY_BYTES_MAX),
-        )
+        Self::scaled(start.elapsed(), PROBE_LOG_N, target, memory_bytes.min(MEMORY_BYTES_MAX))
     }
 
     /// The largest `N` that fits memory and time, then as many rounds (`p`) as fit the time.
@@ -122,15 +106,10 @@ impl KdfParams {
     /// The key that belongs to `password` and the key file's `salt`.
     pub fn derive(self, password: &[u8], salt: &[u8]) -> Key {
         let mut out = [0; 64];
-        #[expect(
-            clippy::expect_used,
-            reason = "`new` and `scaled` make only parameters that scrypt takes"
-        )]
+        #[expect(clippy::expect_used, reason = "`new` and `scaled` make only parameters that scrypt takes")]
         {
-            let params =
-                scrypt::Params::new(self.log_n, self.r, self.p).expect("checked parameters");
-            scrypt::scrypt(password, salt, &params, &mut out)
-                .expect("64 bytes is a length scrypt gives");
+            let params = scrypt::Params::new(self.log_n, self.r, self.p).expect("checked parameters");
+            scrypt::scrypt(password, salt, &params, &mut out).expect("64 bytes is a length scrypt gives");
         }
         let (mut encrypt, mut mac_k, mut mac_r) = ([0; 32], [0; 16], [0; 16]);
         encrypt.copy_from_slice(&out[..32]);
@@ -149,14 +128,7 @@ mod tests {
         let taken = |n, r, p| KdfParams::new(n, r, p).map(|k| (k.n(), k.r(), k.p()));
         assert_eq!(taken(32768, 8, 5), Ok((32768, 8, 5)));
         assert_eq!(taken(2, 1, 1), Ok((2, 1, 1)));
-        for (n, r, p) in [
-            (0, 8, 1),
-            (1, 8, 1),
-            (3, 8, 1),
-            (32767, 8, 1),
-            (32768, 0, 1),
-            (32768, 8, 0),
-        ] {
+        for (n, r, p) in [(0, 8, 1), (1, 8, 1), (3, 8, 1), (32767, 8, 1), (32768, 0, 1), (32768, 8, 0)] {
             assert_eq!(taken(n, r, p), Err(KdfError::Invalid { n, r, p }));
         }
         for (n, r, p) in [
@@ -180,16 +152,8 @@ mod tests {
         };
         assert_eq!(scaled(ms(20), ms(500), 60), (1 << 15, 8, 6));
         assert_eq!(scaled(ms(20), ms(500), 128), (1 << 17, 8, 1));
-        assert_eq!(
-            scaled(ms(1000), ms(500), 60),
-            (1 << 14, 8, 1),
-            "never below the floor"
-        );
+        assert_eq!(scaled(ms(1000), ms(500), 60), (1 << 14, 8, 1), "never below the floor");
         let fast = KdfParams::scaled(Duration::ZERO, 13, Duration::MAX, 60 << 20);
-        assert_eq!(
-            KdfParams::new(fast.n(), fast.r(), fast.p()),
-            Ok(fast),
-            "always a key file that opens again"
-        );
+        assert_eq!(KdfParams::new(fast.n(), fast.r(), fast.p()), Ok(fast), "always a key file that opens again");
     }
 }

@@ -39,10 +39,7 @@ fn the_mac_is_poly1305_aes() {
     for [r, k, nonce, message, mac] in POLY1305_AES {
         let key = Key::from_parts(&[0; 32], &bytes(k), &bytes(r));
         let (_, poly) = key.start(&bytes(nonce));
-        assert_eq!(
-            hex::encode(finish(poly, &hex::decode(message).unwrap())),
-            mac
-        );
+        assert_eq!(hex::encode(finish(poly, &hex::decode(message).unwrap())), mac);
     }
 }
 
@@ -50,40 +47,24 @@ fn the_mac_is_poly1305_aes() {
 fn the_cipher_is_aes_256_ctr_with_a_counter_of_128_bits() {
     // NIST SP 800-38A, F.5.5
     let key = bytes("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4");
-    let (mut cipher, _) =
-        Key::from_parts(&key, &[0; 16], &[0; 16]).start(&bytes("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
+    let (mut cipher, _) = Key::from_parts(&key, &[0; 16], &[0; 16]).start(&bytes("f0f1f2f3f4f5f6f7f8f9fafbfcfdfeff"));
     let mut text = bytes::<32>("6bc1bee22e409f96e93d7e117393172aae2d8a571e03ac9c9eb76fac45af8e51");
     cipher.apply_keystream(&mut text);
-    assert_eq!(
-        hex::encode(text),
-        "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5"
-    );
+    assert_eq!(hex::encode(text), "601ec313775789a5b7a7f504bbf3d228f443e3ca4d62b59aca84e990cacaf5c5");
 }
 
 #[test]
 fn the_multiplier_is_clamped_as_restic_stores_it() {
     let key = Key::from_parts(&[0; 32], &[0; 16], &[0xff; 16]);
-    assert_eq!(
-        hex::encode(key.parts().mac_r),
-        "ffffff0ffcffff0ffcffff0ffcffff0f"
-    );
+    assert_eq!(hex::encode(key.parts().mac_r), "ffffff0ffcffff0ffcffff0ffcffff0f");
 }
 
 #[test]
 fn a_key_derived_by_scrypt_has_the_parts_in_restics_order() {
     // RFC 7914, section 12: scrypt("password", "NaCl", N=1024, r=8, p=16, 64)
-    let key = KdfParams::new(1024, 8, 16)
-        .unwrap()
-        .derive(b"password", b"NaCl");
-    let KeyParts {
-        encrypt,
-        mac_k,
-        mac_r,
-    } = key.parts();
-    assert_eq!(
-        hex::encode(encrypt),
-        "fdbabe1c9d3472007856e7190d01e9fe7c6ad7cbc8237830e77376634b373162"
-    );
+    let key = KdfParams::new(1024, 8, 16).unwrap().derive(b"password", b"NaCl");
+    let KeyParts { encrypt, mac_k, mac_r } = key.parts();
+    assert_eq!(hex::encode(encrypt), "fdbabe1c9d3472007856e7190d01e9fe7c6ad7cbc8237830e77376634b373162");
     assert_eq!(hex::encode(mac_k), "2eaf30d92e22a3886ff109279d9830da");
     let clamped = u128::from_le_bytes(bytes("c727afb94a83ee6d8360cbdfa2cc0640")) & POLY1305_CLAMP;
     assert_eq!(*mac_r, clamped.to_le_bytes());
