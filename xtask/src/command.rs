@@ -1,0 +1,77 @@
+//! Child processes whose failure names the command that failed. Never through a shell.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+/// Runs to the end with the caller's own terminal; anything but exit code 0 is an error.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let line = describe(command);
+    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start `{line}`"))?;
+    if !status.success() {
+        bail!("`{line}` failed: {status}");
+    }
+    Ok(())
+}
+
+/// Runs to the end and returns what it wrote to stdout; on failure the error carries the end of its stderr.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let line = describe(command);
+    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        let talk = if output.stderr.is_empty() { &output.stdout } else { &output.stderr };
+        bail!("`{line}` failed: {}\n{}", output.status, tail(&String::from_utf8_lossy(talk), 30));
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote something that is not UTF-8"))
+}
+
+/// The command as a person would type it, without its environment.
+pub(crate) fn describe(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(|part| part.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// The last `count` lines of a text.
+pub(crate) fn tail(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+/// Where a program is found: on PATH, then in the folders that installers use without adding them to it.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let usual = ["/usr/sbin", "/sbin", "/usr/local/bin", "/usr/local/go/bin"].map(PathBuf::from);
+    std::env::split_paths(&path).chain(usual).map(|folder| folder.join(program)).find(|file| file.is_file())
+}
+
+/// The cargo that runs this program, or the one on PATH when started by hand.
+pub(crate) fn cargo() -> Command {
+    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failure_names_the_command_its_code_and_what_it_said() {
+        let error = output(Command::new("sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err().to_string();
+        assert!(error.contains("sh -c") && error.contains("exit status: 3") && error.ends_with("broken"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_is_missing_is_named() {
+        let error = format!("{:#}", run(&mut Command::new("no-such-program")).unwrap_err());
+        assert!(error.starts_with("cannot start `no-such-program`"), "{error}");
+    }
+
+    #[test]
+    fn tail_keeps_the_end() {
+        assert_eq!(tail("a\nb\nc\n", 2), "b\nc");
+        assert_eq!(tail("a", 2), "a");
+    }
+}

@@ -1,0 +1,72 @@
+//! House rules that no compiler and no linter holds: which crate may use which ([`edges`]), and what a file may hold
+//! ([`text`]). Each rule is a function from what it looks at to its findings; only this file reads the checkout.
+
+mod edges;
+mod text;
+
+use std::fmt;
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::command::{self, cargo};
+use crate::test::root;
+
+/// One broken rule: where, and what to do about it.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// A crate, a file, or a file with a line.
+    pub(crate) place: String,
+    pub(crate) what: String,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(out, "{}: {}", self.place, self.what)
+    }
+}
+
+/// Every rule against this checkout.
+pub(crate) fn check() -> Result<Vec<Finding>> {
+    let metadata =
+        command::output(cargo().args(["metadata", "--format-version=1", "--no-deps", "--locked"]).current_dir(root()))?;
+    let crates = edges::crates(&metadata)?;
+    let mut findings = edges::check(&crates);
+    for (name, banned) in edges::BANNED_BELOW {
+        let tree = command::output(
+            cargo()
+                .args([
+                    "tree",
+                    "--locked",
+                    "--edges",
+                    "normal",
+                    "--prefix",
+                    "none",
+                    "--format",
+                    "{p}",
+                    "--package",
+                    name,
+                ])
+                .current_dir(root()),
+        )?;
+        findings.extend(edges::check_tree(name, banned, &tree));
+    }
+    let personal = text::personal(root(), std::env::var_os("HOME").as_deref());
+    for path in files()? {
+        // What is not UTF-8 is data, not source.
+        if let Ok(content) = fs::read_to_string(root().join(&path)) {
+            findings.extend(text::check(&path, &content, &personal));
+        }
+    }
+    Ok(findings)
+}
+
+/// Every file that is or could be committed, by its path in the checkout.
+fn files() -> Result<Vec<String>> {
+    let listed = command::output(
+        Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root()),
+    )
+    .context("cannot list the files of the checkout")?;
+    Ok(listed.split_terminator('\0').filter(|path| root().join(path).is_file()).map(str::to_owned).collect())
+}

@@ -1,0 +1,94 @@
+//! `cargo xtask tools`: puts what the tests and benchmarks use into the cache. Each step is idempotent, says one line
+//! when it works and nothing when there is nothing to do; two runs at once take turns. Never touches the checkout.
+
+mod debian;
+mod golang;
+mod restic;
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+
+use crate::cache::Cache;
+use crate::command;
+
+/// The versions of everything that is built from source. The Go ones are also in `xtask/go/*/go.mod`; a test compares.
+const RCLONE: &str = "v1.75.1";
+const MINIO: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+const CARGO_DENY: &str = "0.20.2";
+
+/// Arguments of `cargo xtask tools`.
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only these; all that `cargo xtask test` needs when none is named
+    names: Vec<Tool>,
+}
+
+/// One thing that tests or benchmarks run.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tool {
+    /// Debian packages: a C compiler, and what file-tree tests call (setfacl, setfattr, rsync)
+    Packages,
+    /// restic 0.19, the oracle of the repository format
+    Restic,
+    /// rclone, the S3 server of the store's tests
+    Rclone,
+    /// MinIO, the other S3 server of the store's tests
+    Minio,
+    /// cargo-deny, for the `deny` stage
+    CargoDeny,
+    /// PostgreSQL 15 as a package, for `cargo xtask bench engine`
+    Postgresql,
+}
+
+/// What `cargo xtask test` needs.
+pub(crate) const FOR_TESTS: [Tool; 5] = [Tool::Packages, Tool::Restic, Tool::Rclone, Tool::Minio, Tool::CargoDeny];
+
+/// The task itself.
+pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let chosen = if arguments.names.is_empty() { FOR_TESTS.to_vec() } else { arguments.names.clone() };
+    install(&Cache::open()?, &chosen)
+}
+
+/// Makes sure that all of `tools` are there; the first that cannot be installed ends it.
+pub(crate) fn install(cache: &Cache, tools: &[Tool]) -> Result<()> {
+    tools.iter().try_for_each(|&tool| install_one(cache, tool))
+}
+
+fn install_one(cache: &Cache, tool: Tool) -> Result<()> {
+    let name = tool.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+    let _turn = cache.lock(&name)?;
+    match tool {
+        Tool::Packages => debian::packages(debian::TESTS),
+        Tool::Postgresql => debian::packages(debian::BENCH),
+        Tool::Restic => restic::install(cache),
+        Tool::Rclone => golang::install(cache, "rclone", "github.com/rclone/rclone", RCLONE),
+        Tool::Minio => golang::install(cache, "minio", "github.com/minio/minio", MINIO),
+        Tool::CargoDeny => cargo_deny(cache),
+    }
+    .with_context(|| format!("cannot install {name}"))
+}
+
+/// Built in a target folder of its own, which is removed afterwards: it shares nothing with the workspace.
+fn cargo_deny(cache: &Cache) -> Result<()> {
+    let name = "cargo-deny";
+    if cache.has(name, CARGO_DENY) {
+        return Ok(());
+    }
+    eprintln!("{name}: building {CARGO_DENY}, once; takes some minutes");
+    let build = cache.folder("build/cargo-deny")?;
+    let root = build.join("root");
+    command::output(
+        command::cargo()
+            .args(["install", "--locked", "--force", "--version", CARGO_DENY, "--root"])
+            .arg(&root)
+            .arg(name)
+            .env("CARGO_TARGET_DIR", build.join("target")),
+    )?;
+    fs::rename(root.join("bin").join(name), cache.unfinished(name)).context("cannot move the finished program")?;
+    command::output(Command::new(cache.unfinished(name)).arg("--version"))?;
+    cache.install(name, CARGO_DENY)?;
+    fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
+}
