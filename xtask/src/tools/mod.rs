@@ -6,6 +6,7 @@ mod golang;
 mod restic;
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -45,6 +46,11 @@ pub(crate) enum Tool {
 
 /// What `cargo xtask test` needs.
 pub(crate) const FOR_TESTS: [Tool; 5] = [Tool::Packages, Tool::Restic, Tool::Rclone, Tool::Minio, Tool::CargoDeny];
+
+/// The restic to run: the one that `HOLDFAST_RESTIC` names, else the installed one.
+pub(crate) fn restic(cache: &Cache) -> PathBuf {
+    std::env::var_os("HOLDFAST_RESTIC").map_or_else(|| cache.program("restic"), PathBuf::from)
+}
 
 /// The task itself.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {

@@ -25,13 +25,14 @@ pub(crate) fn install(cache: &Cache) -> Result<()> {
         return Ok(());
     }
     eprintln!("restic: fetching the package of Debian unstable");
-    let package = download(&cache.folder("apt")?)?;
+    let folder = cache.folder("apt")?;
+    let package = download(&folder)?;
     let unpacked = package.with_extension("unpacked");
     command::output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&unpacked))?;
     fs::copy(unpacked.join("usr/bin/restic"), cache.unfinished("restic"))
         .context("the package holds no usr/bin/restic")?;
     let version = check(&cache.unfinished("restic"))?;
-    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))?;
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     cache.install("restic", &version)
 }
 
