@@ -13,6 +13,7 @@
 pub mod appcatalog;
 pub mod crds;
 pub mod kinds;
+pub mod manifest;
 pub mod names;
 pub mod stash;
 pub mod values;

@@ -1,0 +1,160 @@
+//! Manifests: from the text of files to typed objects that know their lines, with every mistake found in one pass.
+//!
+//! [`read`] takes YAML (several documents, `kind: List` too) and JSON, checks every object against the schema of its
+//! kind and against the typed values, puts right what published examples write but an API server refuses, and tells
+//! apart what is an error (the object is left out, the others go on), a warning (the object is used as shown) and a
+//! note (an object of a kind that Holdfast leaves alone).
+//!
+//! The way of an object: text → [`tree`] ([`yaml`], [`json`]) → [`kind`] → [`corrections`] → [`schema`] and [`rules`]
+//! → [`object`]. This module never reads a file and never follows a reference from one object to another.
+
+mod corrections;
+mod finding;
+mod format;
+mod json;
+mod kind;
+mod object;
+mod path;
+mod problem;
+mod rules;
+mod scalar;
+mod schema;
+mod suggest;
+mod tree;
+mod typed;
+mod yaml;
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use serde::Serialize;
+
+pub use object::Object;
+pub use problem::{Identity, Problem};
+pub use typed::Typed;
+
+use finding::Finding;
+use object::Reading;
+use path::Step;
+use tree::{Document, Node, Value};
+
+/// What manifests hold, and what is wrong with them.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// The objects without a mistake, in the order in which they stand.
+    pub objects: Vec<Object>,
+    /// The mistakes. The objects they stand in are not among [`Outcome::objects`].
+    pub errors: Vec<Problem>,
+    /// What was put right, with the right form.
+    pub warnings: Vec<Problem>,
+    /// Objects of kinds that are left alone.
+    pub notes: Vec<Problem>,
+    /// The objects left out because of their mistakes, so that a reference to one of them need not be told as a
+    /// second mistake.
+    pub rejected: Vec<Rejected>,
+}
+
+/// An object that has mistakes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Which one it is, as far as it says.
+    #[serde(flatten)]
+    pub identity: Identity,
+    /// The file, as it was named to [`read`].
+    pub file: String,
+    /// The line it begins on, from 1.
+    pub line: usize,
+}
+
+/// Reads files, each given by its name and its contents. A name that ends in `.json` is read as JSON, any other as
+/// YAML. Of two objects of one kind, namespace and name the first stays and the second is an error.
+pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Outcome {
+    let mut reader = Reader::default();
+    for (file, contents) in files {
+        let documents =
+            if file.to_ascii_lowercase().ends_with(".json") { json::read(contents) } else { yaml::read(contents) };
+        for Document { root, faults } in documents {
+            let faults = faults.into_iter().map(Finding::from).collect();
+            match root {
+                Some(root) => reader.document(file, root, faults),
+                None => reader.outcome.errors.extend(in_file(faults, file, None)),
+            }
+        }
+    }
+    reader.outcome
+}
+
+#[derive(Default)]
+struct Reader {
+    outcome: Outcome,
+    /// Where the first object of each group, kind, namespace and name stands.
+    places: HashMap<(String, Identity), (String, usize)>,
+}
+
+impl Reader {
+    /// Reads the object, or the objects of a list.
+    fn document(&mut self, file: &str, root: Node, mut faults: Vec<Finding>) {
+        let is_list = root.get("kind").and_then(Node::as_text).is_some_and(|kind| kind.ends_with("List"));
+        let Some(Value::List(_)) = root.get("items").map(|items| &items.value).filter(|_| is_list) else {
+            return self.object(file, root, faults);
+        };
+        let Value::Map(entries) = root.value else { return };
+        let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.value);
+        let Some(Value::List(items)) = items else { return };
+        for (index, item) in items.into_iter().enumerate() {
+            let above = [Step::Key("items".to_owned()), Step::Index(index)];
+            let mut of_item = Vec::new();
+            faults.retain_mut(|fault| {
+                let inside = fault.path.0.starts_with(&above);
+                if inside {
+                    fault.path.0.drain(..above.len());
+                    of_item.push(fault.clone());
+                }
+                !inside
+            });
+            self.document(file, item, of_item);
+        }
+        self.outcome.errors.extend(in_file(faults, file, None));
+    }
+
+    fn object(&mut self, file: &str, tree: Node, faults: Vec<Finding>) {
+        let line = tree.line;
+        match object::read(file, tree, faults) {
+            Reading::Ignored(identity, note) => {
+                self.outcome.notes.extend(in_file(vec![note], file, Some(&identity)));
+            }
+            Reading::Wrong { identity, errors, warnings } => {
+                self.outcome.errors.extend(in_file(errors, file, identity.as_ref()));
+                self.outcome.warnings.extend(in_file(warnings, file, identity.as_ref()));
+                let rejected = identity.map(|identity| Rejected { identity, file: file.to_owned(), line });
+                self.outcome.rejected.extend(rejected);
+            }
+            Reading::Right(object, warnings) => {
+                let identity = object.identity();
+                self.outcome.warnings.extend(in_file(warnings, file, Some(&identity)));
+                let group = object.api_version.rsplit_once('/').map_or("", |(group, _)| group).to_owned();
+                let (first_file, first_line) = match self.places.entry((group, identity)) {
+                    Entry::Vacant(vacant) => {
+                        vacant.insert((file.to_owned(), line));
+                        self.outcome.objects.push(*object);
+                        return;
+                    }
+                    Entry::Occupied(occupied) => occupied.into_mut(),
+                };
+                let problem = format!("the same object stands already at {first_file}:{first_line}");
+                let problem = object.problem("metadata.name", problem);
+                let suggestion = Some("give it another name or remove it".to_owned());
+                self.outcome.errors.push(Problem { suggestion, ..problem });
+            }
+        }
+    }
+}
+
+/// The findings as problems, in the order of their lines.
+fn in_file(mut findings: Vec<Finding>, file: &str, object: Option<&Identity>) -> Vec<Problem> {
+    findings.sort_by_key(|finding| (finding.line, finding.column));
+    findings.into_iter().map(|finding| finding.in_file(file, object)).collect()
+}
+
+#[cfg(test)]
+mod tests;
