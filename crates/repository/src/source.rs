@@ -122,6 +122,21 @@ pub enum SourceErrorKind {
     Other,
 }
 
+impl SourceErrorKind {
+    /// The kind of a failed system call.
+    pub fn of(error: &io::Error) -> Self {
+        match error.kind() {
+            // A component that became a link or a file gives ENOTDIR or ELOOP; a replaced network mount ESTALE.
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle => {
+                Self::Vanished
+            }
+            io::ErrorKind::PermissionDenied => Self::Permission,
+            io::ErrorKind::Other | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => Self::Other,
+            _ => Self::Io,
+        }
+    }
+}
+
 /// Something that could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {operation} {}", display_path(.path))]
@@ -139,15 +154,7 @@ pub struct SourceError {
 impl SourceError {
     /// Of a failed system call; the kind follows from the error.
     pub fn new(operation: &'static str, path: impl Into<Vec<u8>>, source: io::Error) -> Self {
-        let kind = match source.kind() {
-            // A component that became a link or a file gives ENOTDIR or ELOOP; a replaced network mount ESTALE.
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::StaleNetworkFileHandle => {
-                SourceErrorKind::Vanished
-            }
-            io::ErrorKind::PermissionDenied => SourceErrorKind::Permission,
-            io::ErrorKind::Other | io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => SourceErrorKind::Other,
-            _ => SourceErrorKind::Io,
-        };
+        let kind = SourceErrorKind::of(&source);
         Self { path: path.into(), operation, kind, source }
     }
 
