@@ -309,8 +309,11 @@ fn facts(arguments: &Arguments, restic: &Path, cold: bool) -> Result<Vec<String>
             "rounds: {}, data at {} %; times are medians, memory is the peak of all rounds",
             arguments.rounds, arguments.percent
         ),
-        format!("{} ({})", version.trim(), "the ratio says how many times as fast as it Holdfast is"),
-        "what Holdfast wrote passed `restic check`; what it restored equals the source".to_owned(),
+        format!("{}; the ratio says how many times as fast Holdfast is", version.trim()),
+        match needed(&chosen(&arguments.rows, Operation::value_variants())).contains(&Operation::Restore) {
+            true => "what Holdfast wrote passed `restic check`, and what it restored equals the source".to_owned(),
+            false => "what Holdfast wrote passed `restic check`".to_owned(),
+        },
     ])
 }
 
