@@ -1,9 +1,12 @@
-//! House rules that no compiler and no linter holds: which crate may use which ([`edges`]), and what a file may hold
-//! ([`text`]). Each rule is a function from what it looks at to its findings; only this file reads the checkout.
+//! House rules that no compiler and no linter holds: which crate may use which ([`edges`]), what a file may hold
+//! ([`text`]), and whether documents link to what is there ([`links`]). Each rule is a function from what it looks at
+//! to its findings; only this file reads the checkout.
 
 mod edges;
+mod links;
 mod text;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::process::Command;
@@ -53,17 +56,20 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
         findings.extend(edges::check_tree(name, banned, &tree));
     }
     let personal = text::personal(root(), std::env::var_os("HOME").as_deref());
-    for path in files()? {
+    let files = files()?;
+    for path in &files {
         // What is not UTF-8 is data, not source.
-        if let Ok(content) = fs::read_to_string(root().join(&path)) {
-            findings.extend(text::check(&path, &content, &personal));
+        let Ok(content) = fs::read_to_string(root().join(path)) else { continue };
+        findings.extend(text::check(path, &content, &personal));
+        if path.ends_with(".md") {
+            findings.extend(links::check(path, &content, &files));
         }
     }
     Ok(findings)
 }
 
 /// Every file that is or could be committed, by its path in the checkout.
-fn files() -> Result<Vec<String>> {
+fn files() -> Result<BTreeSet<String>> {
     let listed = command::output(
         Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root()),
     )

@@ -30,7 +30,7 @@ pub(crate) struct Arguments {
 /// One thing that tests or benchmarks run.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Tool {
-    /// Debian packages: a C compiler, and what file-tree tests call (setfacl, setfattr, rsync)
+    /// Debian packages: git, and what file-tree tests call (setfacl, setfattr, rsync)
     Packages,
     /// restic 0.19, the oracle of the repository format
     Restic,
