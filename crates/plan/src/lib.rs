@@ -1,0 +1,130 @@
+//! From manifests to decisions: which workload is protected by what, from which directories, into which
+//! repository, under which host name, what is due when, and what a recovery restores where.
+//!
+//! [`plan`] is pure: it reads no file, asks no clock, draws no random number and contacts nobody. The same
+//! objects, the same past and the same `now` give the same [`Plan`], so that `holdfast standalone`,
+//! `holdfast plan` and the operator decide alike, and a folder with the expected plan beside it is a test.
+//!
+//! One object that is wrong never stops the others: it is missing from the plan, and an error says where
+//! it stands and what to do.
+
+mod backup;
+mod due;
+mod host;
+mod index;
+mod key;
+mod mount;
+mod observed;
+mod path;
+mod planned;
+mod report;
+mod repository;
+mod retry;
+mod source;
+mod target;
+mod variables;
+mod volume;
+
+use holdfast_api::manifest::Outcome;
+use holdfast_api::names::secret_keys;
+use jiff::Timestamp;
+
+pub use host::Host;
+pub use key::{ObjectKey, Target, TargetKind};
+pub use observed::{BackupHistory, Observed, RecoveryHistory};
+pub use planned::{
+    Due, Generated, Plan, PlannedBackup, PlannedRecovery, PlannedRepository, PlannedSnapshot, PlannedTrigger, Reason,
+    RecoveryState, Restore, Retention, SnapshotChoice, Wait,
+};
+pub use retry::Retry;
+pub use source::{Directory, DirectorySource, Files, PodVolume, Volume};
+pub use target::CLAIM_MOUNT_PATH;
+
+use index::Index;
+use report::Report;
+use repository::{Draft, Repositories};
+use target::Lookup;
+
+/// What the planner is told besides objects and their past.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The present.
+    pub now: Timestamp,
+    /// When the program started: for a `recoveryPolicy: Always` that is a start of every workload.
+    pub started: Timestamp,
+    /// The folder that relative names of manifests are relative to, absolute.
+    pub folder: String,
+    /// The folder of volumes without a directory of their own, absolute.
+    pub volumes: String,
+    /// The name of this machine or node, under which the pods of a DaemonSet are known.
+    pub node: String,
+    /// How many runs may go on at once.
+    pub slots: usize,
+    /// The types of stores that can be used, as the fields of a backend: `local`, `s3`, ….
+    pub stores: Vec<String>,
+}
+
+impl Settings {
+    /// Settings for a folder of manifests at `now`, with every type of store and four runs at once.
+    pub fn new(now: Timestamp, folder: impl Into<String>, volumes: impl Into<String>, node: impl Into<String>) -> Self {
+        Self {
+            now,
+            started: now,
+            folder: folder.into(),
+            volumes: volumes.into(),
+            node: node.into(),
+            slots: 4,
+            stores: ["local", "s3", "gcs", "azure", "swift", "b2", "rest"].map(str::to_owned).into(),
+        }
+    }
+}
+
+/// Decides what would be done. The mistakes in `outcome` pass into the plan, so that it holds everything
+/// that is wrong.
+pub fn plan(outcome: &Outcome, observed: &Observed, settings: &Settings) -> Plan {
+    let mut report = Report::new(outcome.errors.clone(), outcome.warnings.clone());
+    let index = Index::new(outcome, &settings.folder);
+    let lookup = Lookup { index: &index, settings };
+    let mut repositories = Repositories::default();
+    plan_repositories(lookup, &mut repositories, &mut report);
+    let mut backups = backup::plan_all(lookup, &index, &repositories, &mut report);
+    backups.sort_by(|a, b| a.planned.id.cmp(&b.planned.id));
+    let mut recoveries = Vec::new();
+    let triggers = Vec::new();
+    let repositories = repositories.into_planned();
+    let due::Agenda { due, next } =
+        due::agenda(settings, observed, &repositories, &mut backups, &mut recoveries, &triggers);
+    let (errors, warnings) = report.finish();
+    Plan {
+        repositories,
+        backups: backups.into_iter().map(|backup| backup.planned).collect(),
+        recoveries,
+        triggers,
+        generated: Vec::new(),
+        due,
+        next,
+        errors,
+        warnings,
+    }
+}
+
+fn plan_repositories(lookup: Lookup<'_>, repositories: &mut Repositories, report: &mut Report) {
+    for ((namespace, name), repository) in &lookup.index.repositories {
+        let spec = &repository.object.spec;
+        let draft = Draft {
+            manifest: repository.manifest,
+            namespace,
+            name,
+            backend: &spec.backend,
+            field: "spec.backend",
+            below: None,
+            password_keys: &[secret_keys::RESTIC_PASSWORD],
+            made_by: None,
+        };
+        let mut warnings = Vec::new();
+        let planned =
+            draft.plan(lookup, &mut warnings).map_err(|findings| report.errors(repository.manifest, findings));
+        report.warnings(repository.manifest, warnings);
+        repositories.add(namespace, name, &spec.allowed_namespaces, planned.ok());
+    }
+}

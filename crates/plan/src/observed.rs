@@ -1,0 +1,56 @@
+//! What is known of the past: the half of the planner's input that is not written in manifests.
+//!
+//! Whoever runs the plan records a run when it starts and when it ends, and hands all of it back the next
+//! time. Nothing else is remembered between two plans, so a restart of the program loses nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// Everything known of past and present runs. The ids are those of [`Plan`](crate::Plan): `backups[].id`
+/// and `recoveries[].id`. Entries of objects that are gone do no harm.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Observed {
+    /// Past runs by id of the backup.
+    pub backups: BTreeMap<String, BackupHistory>,
+    /// Past runs by id of the recovery.
+    pub recoveries: BTreeMap<String, RecoveryHistory>,
+    /// By `namespace/name` of a BackupTrigger: the ids of the backups that ran for it, well or badly.
+    pub triggers: BTreeMap<String, BTreeSet<String>>,
+    /// The backups and recoveries that run at this moment: id, and location of the repository.
+    pub running: BTreeMap<String, String>,
+}
+
+/// The past runs of one backup of one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct BackupHistory {
+    /// When the backup was first planned: schedules count from here until there is a run. Default: now.
+    pub first_seen: Option<Timestamp>,
+    /// When the last run started, whatever became of it.
+    pub last_start: Option<Timestamp>,
+    /// When the last finished run ended.
+    pub last_end: Option<Timestamp>,
+    /// When the last successful run ended.
+    pub last_success: Option<Timestamp>,
+    /// Runs begun since the last successful one, so that one cut short by a crash counts as well.
+    pub attempts: u32,
+}
+
+/// The past runs of one recovery into one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RecoveryHistory {
+    /// The occasion of the last successful run, as the plan named it then.
+    pub recovered: Option<String>,
+    /// The occasion of the last run, well or badly.
+    pub last_occasion: Option<String>,
+    /// When the last run started.
+    pub last_start: Option<Timestamp>,
+    /// When the last finished run ended.
+    pub last_end: Option<Timestamp>,
+    /// Runs begun for `last_occasion`, so that one cut short by a crash counts as well.
+    pub attempts: u32,
+}
