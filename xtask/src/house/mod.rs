@@ -55,12 +55,11 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
         )?;
         findings.extend(edges::check_tree(name, banned, &tree));
     }
-    let personal = text::personal(root(), std::env::var_os("HOME").as_deref());
     let files = files()?;
     for path in &files {
         // What is not UTF-8 is data, not source.
         let Ok(content) = fs::read_to_string(root().join(path)) else { continue };
-        findings.extend(text::check(path, &content, &personal));
+        findings.extend(text::check(path, &content));
         if path.ends_with(".md") {
             findings.extend(links::check(path, &content, &files));
         }

@@ -1,9 +1,6 @@
 //! What a file of the checkout may hold: a head that says what a module is for, a length that one person reads, no
 //! path or host of the machine it was written on, and in the planner neither clock nor IO.
 
-use std::ffi::OsStr;
-use std::path::Path;
-
 use super::Finding;
 
 /// Past some 600 lines a file usually tells two stories; at this many it certainly does.
@@ -22,7 +19,7 @@ const HOSTS: [&str; 8] = [
 ];
 
 /// Folders that exist on one machine only.
-const FOLDERS: [&str; 3] = [concat!("/", "work/"), concat!("/tmp/", "hf"), concat!("/", "root/")];
+const FOLDERS: [&str; 2] = [concat!("/", "work/"), concat!("/", "root/")];
 
 /// What the planner's own code must not name: it gets the time and everything else as arguments.
 const IMPURE: [&str; 12] = [
@@ -40,19 +37,8 @@ const IMPURE: [&str; 12] = [
     "RandomState",
 ];
 
-/// Paths that name this very machine: the checkout and the home folder, where they are long enough to mean it.
-pub(super) fn personal(root: &Path, home: Option<&OsStr>) -> Vec<String> {
-    [Some(root.as_os_str()), home]
-        .into_iter()
-        .flatten()
-        .filter_map(|path| path.to_str())
-        .filter(|path| path.matches('/').count() >= 2)
-        .map(str::to_owned)
-        .collect()
-}
-
 /// Every rule for one file, by its path in the checkout.
-pub(super) fn check(path: &str, content: &str, personal: &[String]) -> Vec<Finding> {
+pub(super) fn check(path: &str, content: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut found = |line: Option<usize>, what: String| {
         let place = line.map_or_else(|| path.to_owned(), |line| format!("{path}:{line}"));
@@ -67,9 +53,7 @@ pub(super) fn check(path: &str, content: &str, personal: &[String]) -> Vec<Findi
         if let Some(host) = HOSTS.iter().find(|host| line.contains(**host)) {
             found(number, format!("names the package host {host}"));
         }
-        let folder =
-            FOLDERS.iter().copied().chain(personal.iter().map(String::as_str)).find(|folder| holds(line, folder));
-        if let Some(folder) = folder {
+        if let Some(folder) = FOLDERS.iter().find(|folder| holds(line, folder)) {
             found(number, format!("names a path of one machine, {folder}"));
         }
         if pure
@@ -111,7 +95,7 @@ mod tests {
     use super::*;
 
     fn check_file(path: &str, content: &str) -> Vec<String> {
-        check(path, content, &["/home/someone".to_owned()]).iter().map(ToString::to_string).collect()
+        check(path, content).iter().map(ToString::to_string).collect()
     }
 
     const CLEAN: [&str; 0] = [];
@@ -141,7 +125,6 @@ mod tests {
             check_file("docs/a.md", &bad),
             [format!("docs/a.md:2: names a path of one machine, {}", FOLDERS[0])]
         );
-        assert_eq!(check_file("docs/a.md", "cd /home/someone/src\n").len(), 1);
         assert_eq!(check_file("docs/a.md", &format!("`{}`\n", FOLDERS[0])).len(), 1);
         for fine in [format!("/mnt{}x", FOLDERS[0]), format!("$HOME{}", FOLDERS[0]), "/home/user".into()] {
             assert_eq!(check_file("docs/a.md", &fine), CLEAN);
@@ -168,11 +151,5 @@ mod tests {
             CLEAN
         );
         assert_eq!(check_file("crates/plan/src/due/tests.rs", "//! Head.\nuse std::fs;\n"), CLEAN);
-    }
-
-    #[test]
-    fn only_a_path_deep_enough_to_be_personal_counts() {
-        let personal = personal(Path::new("/src/project"), Some(OsStr::new("/root")));
-        assert_eq!(personal, ["/src/project"]);
     }
 }
