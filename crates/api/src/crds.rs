@@ -12,10 +12,21 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         Restic::crd(),
         Repository::crd(),
         Backup::crd(),
-        Recovery::crd(),
+        also_served_as(Recovery::crd(), "v1alpha1"),
         BackupTrigger::crd(),
         BackupTemplate::crd(),
         AgentTemplate::crd(),
         AppBinding::crd(),
     ]
+}
+
+/// Serves the stored version under an older name too. Both have the same schema, so nothing needs converting.
+fn also_served_as(mut crd: CustomResourceDefinition, version: &str) -> CustomResourceDefinition {
+    if let [stored] = crd.spec.versions.as_slice() {
+        let mut older = stored.clone();
+        older.name = version.to_owned();
+        older.storage = false;
+        crd.spec.versions.push(older);
+    }
+    crd
 }

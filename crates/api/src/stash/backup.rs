@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::BackupStatus;
 use crate::values::{
     AgentReference, ContainerAttributes, Duration, ObjectReference, PodAttributes, RetentionPolicy, Schedule,
-    TargetReference,
+    TargetReference, TimeZone,
 };
 
 /// Backs up directories of a workload's volumes, a claim, or a database, into a repository.
@@ -55,7 +55,7 @@ pub struct BackupSettings {
     pub schedule: Option<Schedule>,
     /// IANA name of the time zone in which the schedule is read, such as `Europe/Berlin`. Default: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub time_zone: Option<String>,
+    pub time_zone: Option<TimeZone>,
     /// Every start is delayed by a fixed part of this span that depends on the object's name, so that many backups of
     /// one schedule do not start together. Default: 0s.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -11,6 +11,7 @@ mod reference;
 mod retention;
 mod schedule;
 mod secret;
+mod time_zone;
 mod volume;
 
 pub use attributes::{ContainerAttributes, PodAttributes, Resources};
@@ -24,6 +25,7 @@ pub use reference::{AgentReference, ObjectReference, TargetReference};
 pub use retention::{
     CalendarSpan, CalendarSpanError, KeepCount, LegacyRetentionPolicy, RetentionError, RetentionPolicy,
 };
-pub use schedule::{Due, Schedule, ScheduleError};
+pub use schedule::{Due, Schedule, ScheduleError, Timing};
 pub use secret::Secret;
+pub use time_zone::{TimeZone, TimeZoneError};
 pub use volume::VolumeSource;
