@@ -13,7 +13,8 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::command::{self, cargo};
-use crate::{house, tools};
+use crate::house;
+use crate::tools::{self, Tool};
 use runner::Summary;
 
 /// Arguments of `cargo xtask test`.
@@ -137,6 +138,7 @@ pub(crate) fn root() -> &'static Path {
 }
 
 fn deny(cache: &Cache, checks: &[&str]) -> Result<()> {
+    tools::install(cache, &[Tool::CargoDeny])?;
     command::run(
         workspace(Command::new(cache.program("cargo-deny")))
             .args(["--workspace", "--all-features", "--locked", "check", "--hide-inclusion-graph"])
