@@ -48,11 +48,6 @@ impl Error {
         name: impl Into<String>,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self {
-            kind,
-            operation,
-            name: name.into(),
-            source: source.into(),
-        }
+        Self { kind, operation, name: name.into(), source: source.into() }
     }
 }

@@ -26,14 +26,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 6] = [
-        Self::Put,
-        Self::Get,
-        Self::GetRange,
-        Self::Size,
-        Self::List,
-        Self::Delete,
-    ];
+    const ALL: [Self; 6] = [Self::Put, Self::Get, Self::GetRange, Self::Size, Self::List, Self::Delete];
 
     fn verb(self) -> &'static str {
         match self {
@@ -96,18 +89,12 @@ impl Rule {
 
     /// Every operation of one kind, from now on.
     pub fn on(operation: Operation, fault: Fault) -> Self {
-        Self {
-            operations: vec![operation],
-            ..Self::any(fault)
-        }
+        Self { operations: vec![operation], ..Self::any(fault) }
     }
 
     /// Everything that changes the store: it is mounted read-only.
     pub fn read_only() -> Self {
-        Self {
-            operations: vec![Operation::Put, Operation::Delete],
-            ..Self::any(Fault::Fail(ErrorKind::Full))
-        }
+        Self { operations: vec![Operation::Put, Operation::Delete], ..Self::any(Fault::Fail(ErrorKind::Full)) }
     }
 
     /// Only names that start with `start`, for example `data/`.
@@ -176,10 +163,7 @@ struct State {
 impl<S: Store> FaultyStore<S> {
     /// A store that works, until a rule is added.
     pub fn new(inner: S) -> Self {
-        Self {
-            inner,
-            state: Mutex::default(),
-        }
+        Self { inner, state: Mutex::default() }
     }
 
     /// Adds a rule behind those already there.
@@ -232,21 +216,11 @@ impl<S: Store> FaultyStore<S> {
     }
 
     fn error(&self, kind: ErrorKind, operation: Operation, name: &str) -> Error {
-        Error::new(
-            kind,
-            operation.verb(),
-            format!("{}/{name}", self.inner.location()),
-            "injected fault",
-        )
+        Error::new(kind, operation.verb(), format!("{}/{name}", self.inner.location()), "injected fault")
     }
 
     /// The operations that can only be done or not done.
-    fn whole<T>(
-        &self,
-        operation: Operation,
-        name: &str,
-        act: impl FnOnce() -> Result<T>,
-    ) -> Result<T> {
+    fn whole<T>(&self, operation: Operation, name: &str, act: impl FnOnce() -> Result<T>) -> Result<T> {
         match self.fault(operation, name) {
             None | Some(Fault::FlipBit) => act(),
             Some(Fault::Fail(kind)) => Err(self.error(kind, operation, name)),
@@ -297,9 +271,7 @@ impl<S: Store> Store for FaultyStore<S> {
     fn get(&self, name: &str) -> Result<Vec<u8>> {
         let operation = Operation::Get;
         match self.fault(operation, name) {
-            Some(Fault::Fail(kind) | Fault::FailAfter(kind)) => {
-                Err(self.error(kind, operation, name))
-            }
+            Some(Fault::Fail(kind) | Fault::FailAfter(kind)) => Err(self.error(kind, operation, name)),
             Some(Fault::Torn { after }) => {
                 let mut data = self.inner.get(name)?;
                 data.truncate(after);
@@ -317,9 +289,7 @@ impl<S: Store> Store for FaultyStore<S> {
     fn get_range(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let operation = Operation::GetRange;
         match self.fault(operation, name) {
-            Some(Fault::Fail(kind) | Fault::FailAfter(kind)) => {
-                Err(self.error(kind, operation, name))
-            }
+            Some(Fault::Fail(kind) | Fault::FailAfter(kind)) => Err(self.error(kind, operation, name)),
             Some(Fault::Torn { .. }) => Err(self.error(ErrorKind::Truncated, operation, name)),
             Some(Fault::FlipBit) => {
                 self.inner.get_range(name, offset, buffer)?;
@@ -382,12 +352,7 @@ mod tests {
     #[test]
     fn fails_exactly_the_operation_named() {
         let store = faulty();
-        store.inject(
-            Rule::on(Operation::Put, Fault::Fail(ErrorKind::Full))
-                .under("data/")
-                .skip(1)
-                .times(1),
-        );
+        store.inject(Rule::on(Operation::Put, Fault::Fail(ErrorKind::Full)).under("data/").skip(1).times(1));
         store.put("data/a", b"1").unwrap();
         store.put("index/a", b"1").unwrap();
         assert_eq!(kind(store.put("data/b", b"2")), ErrorKind::Full);
@@ -414,15 +379,9 @@ mod tests {
         assert_eq!(kind(store.put("c", b"torn")), ErrorKind::Unavailable);
         assert_eq!(store.inner().get("c").unwrap(), b"t");
         assert_eq!(store.get("a").unwrap(), b"w");
-        assert_eq!(
-            kind(store.get_range("a", 0, &mut [0; 3])),
-            ErrorKind::Truncated
-        );
+        assert_eq!(kind(store.get_range("a", 0, &mut [0; 3])), ErrorKind::Truncated);
         let mut seen = 0;
-        assert_eq!(
-            kind(store.list("", &mut |_| seen += 1)),
-            ErrorKind::Unavailable
-        );
+        assert_eq!(kind(store.list("", &mut |_| seen += 1)), ErrorKind::Unavailable);
         assert_eq!(seen, 1);
         store.clear();
         assert_eq!(store.get("a").unwrap(), b"whole");

@@ -3,11 +3,14 @@
 //! A store keeps whole, write-once objects under slash-separated names. It knows nothing of what the
 //! bytes mean: it never parses, encrypts or deduplicates, and never prints.
 
+#[cfg(test)]
+mod conformance;
 mod error;
 mod fault;
 mod local;
 mod memory;
 mod name;
+mod s3;
 
 use std::time::Duration;
 
@@ -15,6 +18,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use fault::{Fault, FaultyStore, Operation, Rule};
 pub use local::LocalStore;
 pub use memory::MemoryStore;
+pub use s3::{AccessKey, Credentials, S3Config, S3Store};
 
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -16,9 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{
-    self as sys, AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Stat,
-};
+use rustix::fs::{self as sys, AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 
 use crate::{Entry, Error, ErrorKind, Result, Store, name};
@@ -43,8 +41,7 @@ impl LocalStore {
     pub fn open(path: impl Into<PathBuf>) -> Result<Self> {
         let path = path.into();
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = sys::open(&path, flags, Mode::empty())
-            .map_err(|errno| place_error("open", &path, errno.into()))?;
+        let root = sys::open(&path, flags, Mode::empty()).map_err(|errno| place_error("open", &path, errno.into()))?;
         let group = sys::statat(&root, "config", AtFlags::empty())
             .is_ok_and(|config| Mode::from_raw_mode(config.st_mode).contains(Mode::RGRP));
         let (group_file, group_folder) = match group {
@@ -73,14 +70,9 @@ impl LocalStore {
 
     fn open_object(&self, name: &str) -> Result<File> {
         name::check("read", name)?;
-        sys::openat(
-            &self.root,
-            name,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .map(File::from)
-        .map_err(|errno| self.error("read", name, errno))
+        sys::openat(&self.root, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .map(File::from)
+            .map_err(|errno| self.error("read", name, errno))
     }
 
     fn open_folder(&self, folder: &str) -> rustix::io::Result<OwnedFd> {
@@ -92,8 +84,7 @@ impl LocalStore {
     /// Opens a folder for writing into it, and makes it and those above it where they are missing.
     fn ensure_folder(&self, folder: &str) -> rustix::io::Result<OwnedFd> {
         {
-            let _no_folder_half_made =
-                (self.making_folders.read()).unwrap_or_else(PoisonError::into_inner);
+            let _no_folder_half_made = (self.making_folders.read()).unwrap_or_else(PoisonError::into_inner);
             match self.open_folder(folder) {
                 Err(Errno::NOENT) => {}
                 done => return done,
@@ -140,10 +131,7 @@ impl LocalStore {
         while let Some(folder) = folders.pop() {
             let error = |errno: Errno| self.error(operation, &folder, errno);
             let fd = match self.open_folder(&folder) {
-                Err(Errno::NOENT) => {
-                    self.check_root(operation)?;
-                    continue;
-                }
+                Err(Errno::NOENT) => continue,
                 opened => opened.map_err(error)?,
             };
             for entry in Dir::read_from(&fd).map_err(error)? {
@@ -170,11 +158,7 @@ impl LocalStore {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Tells a missing folder, which is empty, from a store that was removed under our feet.
-    fn check_root(&self, operation: &'static str) -> Result<()> {
+        // A missing folder is empty; a store that was removed under our feet is not.
         match sys::fstat(&self.root) {
             Ok(stat) if stat.st_nlink > 0 => Ok(()),
             Ok(_) => Err(self.error(operation, "", Errno::NOENT)),
@@ -190,8 +174,7 @@ impl Store for LocalStore {
 
     fn put(&self, name: &str, data: &[u8]) -> Result<()> {
         name::check("write", name)?;
-        self.put_file(name, data)
-            .map_err(|error| self.error("write", name, error))
+        self.put_file(name, data).map_err(|error| self.error("write", name, error))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>> {
@@ -207,15 +190,19 @@ impl Store for LocalStore {
     }
 
     fn get_range(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.open_object(name)?
-            .read_exact_at(buffer, offset)
-            .map_err(|error| self.error("read", name, error))
+        let file = self.open_object(name)?;
+        let read = match offset.checked_add(buffer.len() as u64).map(i64::try_from) {
+            Some(Ok(_)) => file.read_exact_at(buffer, offset),
+            // Past the end of every file; the system would call it a bad argument.
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        };
+        read.map_err(|error| self.error("read", name, error))
     }
 
     fn size_bytes(&self, name: &str) -> Result<u64> {
         name::check("look up", name)?;
-        let stat = sys::statat(&self.root, name, AtFlags::empty())
-            .map_err(|errno| self.error("look up", name, errno))?;
+        let stat =
+            sys::statat(&self.root, name, AtFlags::empty()).map_err(|errno| self.error("look up", name, errno))?;
         match FileType::from_raw_mode(stat.st_mode) {
             FileType::Directory => Err(self.error("look up", name, Errno::ISDIR)),
             _ => Ok(stat.st_size.cast_unsigned()),
@@ -245,16 +232,12 @@ impl Store for LocalStore {
         let Some(limit) = SystemTime::now().checked_sub(age) else {
             return Ok(0);
         };
-        let limit = limit
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let limit = limit.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let mut removed = 0;
         self.walk("", "clean up", &mut |folder, name, stat| {
             let old = u64::try_from(stat.st_mtime).is_ok_and(|mtime| mtime <= limit);
             if old && name::is_temporary(&name) {
-                let base = name
-                    .rsplit_once('/')
-                    .map_or(name.as_str(), |(_, base)| base);
+                let base = name.rsplit_once('/').map_or(name.as_str(), |(_, base)| base);
                 match sys::unlinkat(folder, base, AtFlags::empty()) {
                     Ok(()) => removed += 1,
                     Err(Errno::NOENT) => {}
@@ -397,12 +380,7 @@ fn sync_folder(folder: BorrowedFd<'_>) -> rustix::io::Result<()> {
 }
 
 fn place_error(operation: &'static str, path: &Path, source: io::Error) -> Error {
-    Error::new(
-        kind_of(&source),
-        operation,
-        path.display().to_string(),
-        source,
-    )
+    Error::new(kind_of(&source), operation, path.display().to_string(), source)
 }
 
 fn kind_of(error: &io::Error) -> ErrorKind {
@@ -416,9 +394,12 @@ fn kind_of(error: &io::Error) -> ErrorKind {
         Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS) => ErrorKind::Full,
         Some(Errno::NOTDIR | Errno::NAMETOOLONG) => ErrorKind::InvalidConfig,
         // Network file systems that lost their server for a while.
-        Some(
-            Errno::TIMEDOUT | Errno::STALE | Errno::AGAIN | Errno::HOSTDOWN | Errno::HOSTUNREACH,
-        ) => ErrorKind::Unavailable,
+        Some(Errno::TIMEDOUT | Errno::STALE | Errno::AGAIN | Errno::HOSTDOWN | Errno::HOSTUNREACH) => {
+            ErrorKind::Unavailable
+        }
         _ => ErrorKind::Other,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,9 +19,7 @@ impl MemoryStore {
 
     /// A copy that later changes of this store do not touch: "the repository as it was at this moment".
     pub fn snapshot(&self) -> Self {
-        Self {
-            objects: Arc::new(RwLock::new(self.read().clone())),
-        }
+        Self { objects: Arc::new(RwLock::new(self.read().clone())) }
     }
 
     /// Puts `data` in the place of an object, as damage or a meddling hand would.
@@ -54,12 +52,7 @@ impl Store for MemoryStore {
         name::check("write", name)?;
         let mut objects = self.write();
         if objects.contains_key(name) {
-            return Err(error(
-                ErrorKind::AlreadyExists,
-                "write",
-                name,
-                "the object exists",
-            ));
+            return Err(error(ErrorKind::AlreadyExists, "write", name, "the object exists"));
         }
         objects.insert(name.to_owned(), data.into());
         Ok(())
@@ -71,9 +64,7 @@ impl Store for MemoryStore {
 
     fn get_range(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
         let object = self.object("read", name)?;
-        let range = usize::try_from(offset)
-            .ok()
-            .and_then(|start| object.get(start..start.checked_add(buffer.len())?));
+        let range = usize::try_from(offset).ok().and_then(|start| object.get(start..start.checked_add(buffer.len())?));
         match range {
             Some(bytes) => buffer.copy_from_slice(bytes),
             None => {
@@ -95,10 +86,7 @@ impl Store for MemoryStore {
             .read()
             .iter()
             .filter(|(name, _)| name::is_in_folder(name, prefix))
-            .map(|(name, data)| Entry {
-                name: name.clone(),
-                size_bytes: data.len() as u64,
-            })
+            .map(|(name, data)| Entry { name: name.clone(), size_bytes: data.len() as u64 })
             .collect();
         entries.into_iter().for_each(visit);
         Ok(())
@@ -118,4 +106,24 @@ fn error(
     source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
 ) -> Error {
     Error::new(kind, operation, format!("memory/{name}"), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conforms() {
+        crate::conformance::check(MemoryStore::new);
+    }
+
+    #[test]
+    fn a_snapshot_stays_as_it_was() {
+        let store = MemoryStore::new();
+        store.put("a", b"1").unwrap();
+        let before = store.snapshot();
+        store.overwrite("a", b"2");
+        assert_eq!(before.get("a").unwrap(), b"1");
+        assert_eq!(store.clone().get("a").unwrap(), b"2");
+    }
 }

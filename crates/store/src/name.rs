@@ -10,8 +10,7 @@ pub(crate) const TEMPORARY: &str = "-tmp-";
 /// Refuses names that could leave the store, that some store could not keep apart, or that a listing
 /// would pass over.
 pub(crate) fn check(operation: &'static str, name: &str) -> Result<()> {
-    let refuse =
-        |why: &'static str| Err(Error::new(ErrorKind::InvalidConfig, operation, name, why));
+    let refuse = |why: &'static str| Err(Error::new(ErrorKind::InvalidConfig, operation, name, why));
     if name.is_empty() {
         return refuse("an object needs a name");
     }
@@ -43,10 +42,7 @@ pub(crate) fn is_temporary(name: &str) -> bool {
 
 /// Whether the object `name` is in the folder `prefix`.
 pub(crate) fn is_in_folder(name: &str, prefix: &str) -> bool {
-    prefix.is_empty()
-        || name
-            .strip_prefix(prefix)
-            .is_some_and(|rest| rest.starts_with('/'))
+    prefix.is_empty() || name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('/'))
 }
 
 #[cfg(test)]
@@ -55,32 +51,13 @@ mod tests {
 
     #[test]
     fn names_that_no_store_takes() {
-        for name in [
-            "",
-            "/",
-            "/etc/passwd",
-            "a//b",
-            "a/",
-            "..",
-            "a/../b",
-            "./a",
-            "a/.",
-            "a\nb",
-            "a\0b",
-            "data/ab/abcd-tmp-123",
-        ] {
+        for name in
+            ["", "/", "/etc/passwd", "a//b", "a/", "..", "a/../b", "./a", "a/.", "a\nb", "a\0b", "data/ab/abcd-tmp-123"]
+        {
             let error = check("write", name).unwrap_err();
             assert_eq!(error.kind, ErrorKind::InvalidConfig, "{name:?}");
         }
-        for name in [
-            "config",
-            "data/ab/abcd",
-            "a/b/c/d/e",
-            "a.b",
-            "x-tmp-y",
-            "-tmp-",
-            "ä ö",
-        ] {
+        for name in ["config", "data/ab/abcd", "a/b/c/d/e", "a.b", "x-tmp-y", "-tmp-", "ä ö"] {
             check("write", name).unwrap();
         }
     }

@@ -1,0 +1,252 @@
+//! HTTP below the S3 client: what the server answered when it refused, and what went wrong on the way.
+
+use std::error::Error as StdError;
+
+use futures_util::StreamExt;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+
+use crate::{Error, ErrorKind};
+
+/// Makes HTTP clients whose refusals can be told apart: `object_store` keeps the status to itself.
+#[derive(Debug)]
+pub(super) struct Connector {
+    /// Host and port of the store; everything else that is asked is asked for credentials.
+    pub(super) endpoint: String,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let inner = ReqwestConnector::default().connect(options)?;
+        Ok(HttpClient::new(Service { inner, endpoint: self.endpoint.clone() }))
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    inner: HttpClient,
+    endpoint: String,
+}
+
+#[async_trait::async_trait]
+impl HttpService for Service {
+    async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let host = request.uri().authority().map_or_else(String::new, ToString::to_string);
+        let of_store = host == self.endpoint || host.ends_with(&format!(".{}", self.endpoint));
+        let no_credentials = |cause: &(dyn StdError + 'static), transient| {
+            HttpError::new(HttpErrorKind::Unknown, NoCredentials { host: host.clone(), cause: root(cause), transient })
+        };
+        match self.inner.execute(request).await {
+            Ok(answer) if answer.status().is_success() => Ok(answer),
+            Ok(answer) => {
+                let refused = Refused::read(answer).await;
+                Err(match of_store {
+                    true => HttpError::new(HttpErrorKind::Unknown, refused),
+                    false => no_credentials(&refused, refused.kind() == ErrorKind::Unavailable),
+                })
+            }
+            // Without a role, nobody answers at the address of a machine's metadata.
+            Err(error) if !of_store => Err(no_credentials(&error, false)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The server said no.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refused {
+    status: u16,
+    /// S3's name for the reason, for example `AccessDenied`; HTTP's where there is none.
+    code: String,
+    message: String,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { status, code, message } = self;
+        match message.as_str() {
+            "" => write!(f, "{code} (HTTP {status})"),
+            message => write!(f, "{code}: {message} (HTTP {status})"),
+        }
+    }
+}
+
+impl StdError for Refused {}
+
+impl Refused {
+    /// Reasons are short; what is longer than this is not one.
+    const BODY_BYTES_MAX: usize = 64 << 10;
+
+    async fn read(answer: HttpResponse) -> Self {
+        let status = answer.status();
+        let mut chunks = answer.into_body().bytes_stream();
+        let mut body = Vec::new();
+        while let Some(Ok(chunk)) = chunks.next().await
+            && body.len() < Self::BODY_BYTES_MAX
+        {
+            body.extend_from_slice(&chunk);
+        }
+        let reason = status.canonical_reason().unwrap_or("refused");
+        Self::parse(status.as_u16(), reason, &String::from_utf8_lossy(&body))
+    }
+
+    fn parse(status: u16, reason: &str, body: &str) -> Self {
+        let field = |tag: &str| {
+            let (_, rest) = body.split_once(&format!("<{tag}>"))?;
+            let (value, _) = rest.split_once(&format!("</{tag}>"))?;
+            let value = value.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+            Some(value.replace("&apos;", "'").replace("&#39;", "'").replace("&amp;", "&"))
+        };
+        Self {
+            status,
+            code: field("Code").unwrap_or_else(|| reason.to_owned()),
+            message: field("Message").unwrap_or_default(),
+        }
+    }
+
+    fn kind(&self) -> ErrorKind {
+        match (self.status, self.code.as_str()) {
+            (507, _) | (_, "XMinioStorageFull" | "QuotaExceeded" | "InsufficientCapacity") => ErrorKind::Full,
+            (_, "AuthorizationHeaderMalformed" | "InvalidBucketName" | "IllegalLocationConstraintException")
+            | (301 | 302 | 307 | 308, _) => ErrorKind::InvalidConfig,
+            (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId") => ErrorKind::PermissionDenied,
+            (404, _) => ErrorKind::NotFound,
+            (412, _) | (_, "BucketAlreadyOwnedByYou" | "BucketAlreadyExists") => ErrorKind::AlreadyExists,
+            (416, _) => ErrorKind::Truncated,
+            (501, _) => ErrorKind::Other,
+            // Two writers at once: S3 asks for another try.
+            (_, "ConditionalRequestConflict" | "OperationAborted" | "RequestTimeout" | "SlowDown")
+            | (408 | 429 | 500.., _) => ErrorKind::Unavailable,
+            _ => ErrorKind::Other,
+        }
+    }
+}
+
+/// No key was found, and the service that could hand one out did not.
+#[derive(Debug, Clone)]
+struct NoCredentials {
+    host: String,
+    cause: String,
+    transient: bool,
+}
+
+impl std::fmt::Display for NoCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, cause, transient: _ } = self;
+        write!(f, "no credentials: none are set, and {host} gives none: {cause}")
+    }
+}
+
+impl StdError for NoCredentials {}
+
+/// The connection failed.
+#[derive(Debug)]
+struct Unreachable(String);
+
+impl std::fmt::Display for Unreachable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "the server cannot be reached: {}", self.0)
+    }
+}
+
+impl StdError for Unreachable {}
+
+/// The kind of a failure and its cause, without the layers between that repeat it.
+pub(super) fn explain(error: object_store::Error) -> (ErrorKind, Box<dyn StdError + Send + Sync>) {
+    for link in links(&error) {
+        if let Some(refused) = link.downcast_ref::<Refused>() {
+            return (refused.kind(), Box::new(refused.clone()));
+        }
+        if let Some(missing) = link.downcast_ref::<NoCredentials>() {
+            let kind = match missing.transient {
+                true => ErrorKind::Unavailable,
+                false => ErrorKind::PermissionDenied,
+            };
+            return (kind, Box::new(missing.clone()));
+        }
+    }
+    if links(&error).any(|link| link.is::<HttpError>()) {
+        let kind = match links(&error).any(is_tls) {
+            // Another try meets the same certificate.
+            true => ErrorKind::InvalidConfig,
+            false => ErrorKind::Unavailable,
+        };
+        return (kind, Box::new(Unreachable(root(&error))));
+    }
+    (ErrorKind::Other, Box::new(error))
+}
+
+/// `io::Error` hides the error that it carries behind that one's own source.
+fn is_tls(link: &(dyn StdError + 'static)) -> bool {
+    let carried = link.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+    link.is::<rustls::Error>() || carried.is_some_and(|inner| inner.is::<rustls::Error>())
+}
+
+/// The error and its causes, the first cause last.
+fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    let mut next = Some(error);
+    std::iter::from_fn(move || {
+        let link = next?;
+        next = link.source();
+        Some(link)
+    })
+}
+
+fn root(error: &(dyn StdError + 'static)) -> String {
+    links(error).last().map_or_else(String::new, ToString::to_string)
+}
+
+pub(super) fn is_not_implemented(error: &Error) -> bool {
+    refused(error).is_some_and(|refused| refused.status == 501 || refused.code == "NotImplemented")
+}
+
+pub(super) fn is_bucket_missing(error: &Error) -> bool {
+    refused(error).is_some_and(|refused| refused.code == "NoSuchBucket")
+}
+
+fn refused(error: &Error) -> Option<&Refused> {
+    error.source.downcast_ref()
+}
+
+/// Sends a request that was signed by its address.
+pub(super) async fn put(client: &HttpClient, url: &str, body: String) -> object_store::Result<()> {
+    let failed = |source: Box<dyn StdError + Send + Sync>| object_store::Error::Generic { store: "S3", source };
+    let request = ::http::Request::put(url).body(body.into()).map_err(|error| failed(error.into()))?;
+    client.execute(request).await.map(drop).map_err(|error| failed(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_by_kind() {
+        let body =
+            |code: &str| format!("<?xml?><Error><Code>{code}</Code><Message>a &lt;b&gt; &amp; c</Message></Error>");
+        for (status, code, expected) in [
+            (403, "AccessDenied", ErrorKind::PermissionDenied),
+            (403, "SignatureDoesNotMatch", ErrorKind::PermissionDenied),
+            (400, "ExpiredToken", ErrorKind::PermissionDenied),
+            (404, "NoSuchKey", ErrorKind::NotFound),
+            (404, "NoSuchBucket", ErrorKind::NotFound),
+            (412, "PreconditionFailed", ErrorKind::AlreadyExists),
+            (409, "ConditionalRequestConflict", ErrorKind::Unavailable),
+            (416, "InvalidRange", ErrorKind::Truncated),
+            (429, "TooManyRequests", ErrorKind::Unavailable),
+            (500, "InternalError", ErrorKind::Unavailable),
+            (503, "SlowDown", ErrorKind::Unavailable),
+            (501, "NotImplemented", ErrorKind::Other),
+            (507, "XMinioStorageFull", ErrorKind::Full),
+            (301, "PermanentRedirect", ErrorKind::InvalidConfig),
+            (400, "AuthorizationHeaderMalformed", ErrorKind::InvalidConfig),
+            (400, "MalformedXML", ErrorKind::Other),
+        ] {
+            let refused = Refused::parse(status, "", &body(code));
+            assert_eq!(refused.kind(), expected, "{refused}");
+            assert_eq!(refused.to_string(), format!("{code}: a <b> & c (HTTP {status})"));
+        }
+        assert_eq!(Refused::parse(403, "Forbidden", "").to_string(), "Forbidden (HTTP 403)");
+    }
+}
