@@ -39,7 +39,7 @@ impl Kernel {
             && is_x86_feature_detected!("avx512bw");
         let low = (1 << DEGREE) - 1;
         let reduce = |byte: u8| (tables.reduce[usize::from(byte)] & low) << ALIGN;
-        let leave = |byte: u8| (tables.push(tables.out[usize::from(byte)], 0) & low) << ALIGN;
+        let leave = |byte: u8| tables.leave[usize::from(byte)] << ALIGN;
         let enter = |byte: u8| u64::from(byte) << ALIGN;
         available.then(|| {
             Box::new(Self {
@@ -70,25 +70,28 @@ impl Kernel {
     /// there. `stretch` is a multiple of [`STEP`].
     #[target_feature(enable = "gfni,avx512f,avx512bw")]
     fn find_in_lanes(&self, data: &[u8], stretch: usize) -> Option<usize> {
-        let [reduce, leave] = [&self.reduce, &self.leave].map(|planes| planes.map(|m| _mm512_set1_epi64(m)));
-        let enter = self.enter.map(|m| _mm512_set1_epi64(m));
+        let matrices = Matrices {
+            reduce: self.reduce.map(|m| _mm512_set1_epi64(m)),
+            leave: self.leave.map(|m| _mm512_set1_epi64(m)),
+            enter: self.enter.map(|m| _mm512_set1_epi64(m)),
+        };
         // The low 20 bits of a fingerprint, in planes 0 and 2; plane 1 is whole.
         let [mask_0, mask_2] = [_mm512_set1_epi8(0xf8_u8.cast_signed()), _mm512_set1_epi8(0x7f)];
         let zero = _mm512_setzero_si512();
 
         // Warm-up: the window before each lane's stretch comes in, and nothing leaves.
-        let mut old = columns(data, stretch, 0);
+        let (mut old, mut fresh) = ([zero; STEP], [zero; STEP]);
+        columns(data, stretch, 0, &mut old);
         let mut planes = [zero; PLANES];
         for &new in &old {
-            planes = slide(planes, reduce, enter, [zero; PLANES], new);
+            slide(&mut planes, &matrices, None, new);
         }
         let mut hits = [usize::MAX; LANES];
         let mut seen = 0_u64;
         for start in (0..stretch).step_by(STEP) {
-            let fresh = columns(data, stretch, WINDOW + start);
+            columns(data, stretch, WINDOW + start, &mut fresh);
             for i in 0..STEP {
-                let left = leave.map(|m| _mm512_gf2p8affine_epi64_epi8::<0>(old[i], m));
-                planes = slide(planes, reduce, enter, left, fresh[i]);
+                slide(&mut planes, &matrices, Some(old[i]), fresh[i]);
                 // Ternary logic 0xf8 is a | (b & c).
                 let bits = _mm512_ternarylogic_epi64::<0xf8>(planes[1], planes[0], mask_0);
                 let bits = _mm512_ternarylogic_epi64::<0xf8>(bits, planes[2], mask_2);
@@ -104,37 +107,38 @@ impl Kernel {
                     }
                 }
             }
-            old = fresh;
+            std::mem::swap(&mut old, &mut fresh);
         }
         let lane = seen.trailing_zeros() as usize;
         (seen != 0).then(|| lane * stretch + hits[lane])
     }
 }
 
-/// The fingerprints after `left` was taken out and the bytes of `new` came in.
+/// The fingerprints after what `leaving` contributed was taken out and the bytes of `new` came in.
 #[inline]
 #[target_feature(enable = "gfni,avx512f,avx512bw")]
-fn slide(
-    planes: [__m512i; PLANES],
-    reduce: [__m512i; PLANES],
-    enter: [__m512i; 2],
-    left: [__m512i; PLANES],
-    new: __m512i,
-) -> [__m512i; PLANES] {
+fn slide(planes: &mut [__m512i; PLANES], m: &Matrices, leaving: Option<__m512i>, new: __m512i) {
     let over = planes[PLANES - 1];
-    let entering = enter.map(|m| _mm512_gf2p8affine_epi64_epi8::<0>(new, m));
-    std::array::from_fn(|k| {
-        let reduced = _mm512_gf2p8affine_epi64_epi8::<0>(over, reduce[k]);
-        // Ternary logic 0x96 is a ^ b ^ c.
-        match k {
-            0 => _mm512_ternarylogic_epi64::<0x96>(entering[0], reduced, left[0]),
-            1 => {
-                let shifted = _mm512_xor_si512(planes[0], entering[1]);
-                _mm512_ternarylogic_epi64::<0x96>(shifted, reduced, left[1])
+    // From the last plane down: each takes the place of the one above it.
+    for k in (0..PLANES).rev() {
+        let below = if k > 0 { planes[k - 1] } else { _mm512_gf2p8affine_epi64_epi8::<0>(new, m.enter[0]) };
+        let reduced = _mm512_gf2p8affine_epi64_epi8::<0>(over, m.reduce[k]);
+        planes[k] = match leaving {
+            // Ternary logic 0x96 is a ^ b ^ c.
+            Some(old) => {
+                _mm512_ternarylogic_epi64::<0x96>(below, reduced, _mm512_gf2p8affine_epi64_epi8::<0>(old, m.leave[k]))
             }
-            _ => _mm512_ternarylogic_epi64::<0x96>(planes[k - 1], reduced, left[k]),
-        }
-    })
+            None => _mm512_xor_si512(below, reduced),
+        };
+    }
+    planes[1] = _mm512_xor_si512(planes[1], _mm512_gf2p8affine_epi64_epi8::<0>(new, m.enter[1]));
+}
+
+/// A [`Kernel`]'s matrices, each in every element of a register.
+struct Matrices {
+    reduce: [__m512i; PLANES],
+    leave: [__m512i; PLANES],
+    enter: [__m512i; 2],
 }
 
 /// The matrix, in GFNI's layout, of a linear map from a byte to byte `plane` of a number.
@@ -151,19 +155,17 @@ fn matrix(map: impl Fn(u8) -> u64, plane: usize) -> i64 {
 }
 
 /// Reads 64 bytes of each lane, `at` bytes behind its start (the lanes start `stretch` apart), and transposes them:
-/// element i holds byte i of all lanes.
+/// element i of `out` gets byte i of all lanes.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn columns(data: &[u8], stretch: usize, at: usize) -> [__m512i; STEP] {
-    let row = |lane: usize| {
-        let bytes = &data[lane * stretch + at..][..STEP];
-        // SAFETY: an unaligned load of the 64 bytes of `bytes`.
-        unsafe { _mm512_loadu_si512(bytes.as_ptr().cast()) }
-    };
-    let zero = _mm512_setzero_si512();
+fn columns(data: &[u8], stretch: usize, at: usize, out: &mut [__m512i; STEP]) {
+    assert!((LANES - 1) * stretch + at + STEP <= data.len());
+    // SAFETY: an unaligned load of 64 bytes, for lanes below 64 inside `data` as just asserted.
+    let row = |lane: usize| unsafe { _mm512_loadu_si512(data.as_ptr().add(lane * stretch + at).cast()) };
     // First the 16-byte quarters of rows r, r + 16, r + 32, r + 48, as a 4×4 matrix: quarter q of the four goes to
     // `quarters[q][r]`.
-    let mut quarters = [[zero; 16]; 4];
+    let mut quarters = [[_mm512_setzero_si512(); 16]; 4];
+    #[expect(clippy::needless_range_loop, reason = "r numbers four rows as well as four elements")]
     for r in 0..16 {
         let (a, b, c, d) = (row(r), row(r + 16), row(r + 32), row(r + 48));
         let (ab_low, ab_high) = (_mm512_shuffle_i64x2::<0x44>(a, b), _mm512_shuffle_i64x2::<0xee>(a, b));
@@ -174,17 +176,19 @@ fn columns(data: &[u8], stretch: usize, at: usize) -> [__m512i; STEP] {
         quarters[3][r] = _mm512_shuffle_i64x2::<0xdd>(ab_high, cd_high);
     }
     // Then 16×16 bytes inside each quarter: four perfect shuffles are a transposition.
-    let mut out = [zero; STEP];
-    for (mut rows, out) in quarters.into_iter().zip(out.as_chunks_mut::<16>().0) {
-        for _ in 0..4 {
-            let mut shuffled = [zero; 16];
-            for i in 0..8 {
-                shuffled[2 * i] = _mm512_unpacklo_epi8(rows[i], rows[i + 8]);
-                shuffled[2 * i + 1] = _mm512_unpackhi_epi8(rows[i], rows[i + 8]);
-            }
-            rows = shuffled;
-        }
-        *out = rows;
+    for (quarter, out) in quarters.iter().zip(out.as_chunks_mut::<16>().0) {
+        *out = shuffle(&shuffle(&shuffle(&shuffle(quarter))));
+    }
+}
+
+/// Interleaves the first eight rows with the last eight, byte by byte in each 128-bit lane.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+fn shuffle(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut out = *rows;
+    for i in 0..8 {
+        out[2 * i] = _mm512_unpacklo_epi8(rows[i], rows[i + 8]);
+        out[2 * i + 1] = _mm512_unpackhi_epi8(rows[i], rows[i + 8]);
     }
     out
 }

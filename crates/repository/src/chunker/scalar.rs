@@ -15,8 +15,8 @@ const STRETCH_MIN: usize = 4 * WINDOW;
 
 /// What a byte does to the fingerprint when it leaves the window and when it is shifted over the top.
 pub(super) struct Tables {
-    /// `byte · x^(8·(WINDOW-1)) mod P`: takes the oldest byte out.
-    pub(super) out: [u64; 256],
+    /// `byte · x^(8·WINDOW) mod P`: takes out the byte that the shift has just carried past the window.
+    pub(super) leave: [u64; 256],
     /// `byte · x^53 mod P`, together with the bits that it cancels.
     pub(super) reduce: [u64; 256],
 }
@@ -24,13 +24,13 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn new(polynomial: Polynomial) -> Box<Self> {
         let p = polynomial.bits();
-        let mut tables = Box::new(Self { out: [0; 256], reduce: [0; 256] });
+        let mut tables = Box::new(Self { leave: [0; 256], reduce: [0; 256] });
         for byte in 0..=255_u8 {
             let mut leaving = u64::from(byte);
-            for _ in 1..WINDOW {
+            for _ in 0..WINDOW {
                 leaving = modulo(leaving << 8, p);
             }
-            tables.out[usize::from(byte)] = leaving;
+            tables.leave[usize::from(byte)] = leaving;
             let over = u64::from(byte) << DEGREE;
             tables.reduce[usize::from(byte)] = modulo(over, p) | over;
         }
@@ -47,7 +47,8 @@ impl Tables {
     /// The fingerprint after `old` left and `new` came in.
     #[inline(always)]
     pub(super) fn slide(&self, fingerprint: u64, old: u8, new: u8) -> u64 {
-        self.push(fingerprint ^ self.out[usize::from(old)], new)
+        // Looking `old` up does not wait for the fingerprint.
+        self.push(fingerprint, new) ^ self.leave[usize::from(old)]
     }
 
     /// The fingerprint of `window`.
@@ -84,24 +85,25 @@ impl Tables {
     fn find_in_lanes(&self, data: &[u8], from: usize, stretch: usize) -> Option<usize> {
         let [s0, s1, s2, s3] = [0, 1, 2, 3].map(|lane| from + lane * stretch);
         let [mut f0, mut f1, mut f2, mut f3] = [s0, s1, s2, s3].map(|s| self.warm_up(&data[s - WINDOW..s]));
-        // Slices of one known length: the compiler then proves the indexes.
-        let [old0, old1, old2, old3] = [s0, s1, s2, s3].map(|s| &data[s - WINDOW..][..stretch]);
-        let [new0, new1, new2, new3] = [s0, s1, s2, s3].map(|s| &data[s..][..stretch]);
+        // What leaves and what comes in, paired: iterators need no bounds checks.
+        let pairs = |s: usize| data[s - WINDOW..][..stretch].iter().zip(&data[s..][..stretch]);
+        let lanes = pairs(s0).zip(pairs(s1)).zip(pairs(s2).zip(pairs(s3)));
         let mut hits = [None; LANES];
-        for i in 0..stretch {
-            f0 = self.slide(f0, old0[i], new0[i]);
-            f1 = self.slide(f1, old1[i], new1[i]);
-            f2 = self.slide(f2, old2[i], new2[i]);
-            f3 = self.slide(f3, old3[i], new3[i]);
+        for (i, (((o0, n0), (o1, n1)), ((o2, n2), (o3, n3)))) in lanes.enumerate() {
+            f0 = self.slide(f0, *o0, *n0);
+            f1 = self.slide(f1, *o1, *n1);
+            f2 = self.slide(f2, *o2, *n2);
+            f3 = self.slide(f3, *o3, *n3);
+            // One rare branch for all four.
             let hit = |fingerprint: u64| fingerprint & MASK == 0;
-            if hit(f0) {
-                return Some(s0 + i);
-            }
-            if hit(f1) | hit(f2) | hit(f3) {
+            if hit(f0) | hit(f1) | hit(f2) | hit(f3) {
                 for (lane, fingerprint) in [f0, f1, f2, f3].into_iter().enumerate() {
                     if hit(fingerprint) && hits[lane].is_none() {
                         hits[lane] = Some(from + lane * stretch + i);
                     }
+                }
+                if hits[0].is_some() {
+                    break;
                 }
             }
         }

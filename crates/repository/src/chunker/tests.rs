@@ -144,3 +144,41 @@ proptest! {
         prop_assert_eq!(found, whole);
     }
 }
+
+/// Runs restic on the repository `repo`; fails loudly where there is none.
+fn restic(repo: &std::path::Path, args: &[&str]) -> Vec<u8> {
+    let home = std::env::var_os("HOME").unwrap();
+    let binary = std::path::Path::new(&home).join(".cache/holdfast/bin/restic");
+    assert!(binary.exists(), "{} is missing; run: cargo xtask tools", binary.display());
+    let output = std::process::Command::new(binary)
+        .args(["--no-cache", "--quiet", "--repo"])
+        .arg(repo)
+        .args(args)
+        .env("RESTIC_PASSWORD", "test")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "restic {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    output.stdout
+}
+
+#[test]
+fn restic_cuts_at_the_same_places() {
+    let dir = tempfile::tempdir().unwrap();
+    let (repo, tree) = (dir.path().join("repo"), dir.path().join("tree"));
+    std::fs::create_dir(&tree).unwrap();
+    // Random data, then a stretch without any boundary, then one of nothing but boundaries.
+    let mut data = random(30 << 20, 7);
+    data.resize(data.len() + CHUNK_MAX + CHUNK_MAX / 2, 1);
+    data.resize(data.len() + 3 * CHUNK_MIN, 0);
+    std::fs::write(tree.join("file"), &data).unwrap();
+    restic(&repo, &["init"]);
+    restic(&repo, &["backup", tree.to_str().unwrap()]);
+    let config: serde_json::Value = serde_json::from_slice(&restic(&repo, &["cat", "config"])).unwrap();
+    let polynomial: Polynomial = serde_json::from_value(config["chunker_polynomial"].clone()).unwrap();
+    let subtree = format!("latest:{}", tree.display());
+    let listing: serde_json::Value = serde_json::from_slice(&restic(&repo, &["cat", "tree", &subtree])).unwrap();
+    let theirs: Vec<String> = serde_json::from_value(listing["nodes"][0]["content"].clone()).unwrap();
+    let chunker = Chunker::new(polynomial);
+    let ours: Vec<String> = chunker.chunks(&data).map(|chunk| hex::encode(crate::hash::sha256(chunk))).collect();
+    assert_eq!(ours, theirs);
+}
