@@ -1,7 +1,7 @@
 //! The formats of texts that schemas name, checked by the typed values: schedules, durations, quantities,
 //! calendar spans, times and base64.
 
-use crate::values::{CalendarSpan, Duration, Quantity, Schedule};
+use crate::values::{CalendarSpan, Duration, Quantity, Schedule, TimeZone};
 
 use super::finding::Finding;
 use super::suggest::nearest;
@@ -43,6 +43,9 @@ pub(super) fn check(format: &str, text: &str) -> Option<Wrong> {
         ),
         "holdfast-calendar-span" if text.parse::<CalendarSpan>().is_err() => {
             wrong("not a span of time", "years, months, days and hours, such as 1y6m7d12h", None)
+        }
+        "holdfast-time-zone" if text.parse::<TimeZone>().is_err() => {
+            wrong("not a time zone", "an IANA name, such as Europe/Berlin or UTC", None)
         }
         "date-time" if text.parse::<jiff::Timestamp>().is_err() => {
             wrong("not a time", "a time as in RFC 3339, such as 2026-01-31T03:00:00Z", None)

@@ -12,41 +12,69 @@ pub(super) enum Recognised {
     Known(&'static KindInfo),
     /// A kind of others, with the note that it is left alone.
     Foreign(Finding),
-    /// None, or nearly a known one.
-    Wrong(Vec<Finding>),
+    /// None, or nearly the one that is named.
+    Wrong(Vec<Finding>, Option<&'static KindInfo>),
 }
 
 pub(super) fn recognise(object: &Node) -> Recognised {
     if !matches!(object.value, Value::Map(_)) {
         let finding = Finding::new((object.line, object.column), &Path::default(), "not an object");
-        return Recognised::Wrong(vec![
-            finding.found(object.describe()).expected("a mapping with apiVersion, kind and metadata"),
-        ]);
+        let finding = finding.found(object.describe()).expected("a mapping with apiVersion, kind and metadata");
+        return Recognised::Wrong(vec![finding], None);
     }
     let (api_version, kind) = match (text(object, "apiVersion"), text(object, "kind")) {
         (Ok(api_version), Ok(kind)) => (api_version, kind),
-        (api_version, kind) => {
-            let kind_alone = kind.as_ref().ok().map(|node| node.as_text().unwrap_or_default().to_owned());
-            let mut findings: Vec<Finding> = [api_version.err(), kind.err()].into_iter().flatten().collect();
+        (Err(mut finding), Ok(kind)) => {
             // Someone who wrote `kind: Backup` alone can be told the rest.
-            if let Some(known) = kind_alone.and_then(|kind| KNOWN.iter().find(|known| known.kind == kind))
-                && let Some(finding) = findings.first_mut()
-                && finding.problem == "missing field"
-            {
+            let known = KNOWN.iter().find(|known| Some(known.kind) == kind.as_text());
+            if let Some(known) = known {
                 finding.suggestion = Some(format!("write apiVersion: {}", known.api_version()));
             }
-            return Recognised::Wrong(findings);
+            return Recognised::Wrong(vec![*finding], known);
+        }
+        (api_version, kind) => {
+            return Recognised::Wrong(
+                [api_version.err(), kind.err()].into_iter().flatten().map(|f| *f).collect(),
+                None,
+            );
         }
     };
-    let (written_version, written_kind) =
-        (api_version.as_text().unwrap_or_default(), kind.as_text().unwrap_or_default());
+    let written_version = api_version.as_text().unwrap_or_default();
+    let written_kind = kind.as_text().unwrap_or_default();
     if let Some(known) = kinds::find(written_version, written_kind) {
         return Recognised::Known(known);
     }
-    near_miss(api_version, kind)
+    let wrong_kind = |problem| Finding::new((kind.line, kind.column), &Path::parse("kind"), problem);
+    match meant(written_version, written_kind) {
+        Meant::Kind(known) => {
+            let mut findings = Vec::new();
+            if known.kind != written_kind {
+                let suggestion = format!("did you mean {}?", known.kind);
+                findings.push(wrong_kind("unknown kind").found(written_kind).suggest(suggestion));
+            }
+            if known.api_version() != written_version {
+                let place = (api_version.line, api_version.column);
+                let finding = Finding::new(place, &Path::parse("apiVersion"), "wrong group or version");
+                let suggestion = format!("{} is of {}", known.kind, known.api_version());
+                findings.push(finding.found(written_version).suggest(suggestion));
+            }
+            Recognised::Wrong(findings, Some(known))
+        }
+        Meant::Group(group) => {
+            let mut names: Vec<&str> = KNOWN.iter().filter(|k| k.group == group).map(|known| known.kind).collect();
+            names.dedup();
+            let expected = format!("one of {}", names.join(", "));
+            Recognised::Wrong(vec![wrong_kind("unknown kind").found(written_kind).expected(expected)], None)
+        }
+        Meant::Other => {
+            let found = format!("{written_kind} of {written_version}");
+            let suggestion = "Holdfast does nothing with objects of this kind".to_owned();
+            Recognised::Foreign(wrong_kind("ignored").found(found).suggest(suggestion))
+        }
+    }
 }
 
-fn text<'a>(object: &'a Node, field: &str) -> Result<&'a Node, Finding> {
+fn text<'a>(object: &'a Node, field: &str) -> Result<&'a Node, Box<Finding>> {
     let path = Path::parse(field);
     match object.get(field) {
         Some(node) if node.as_text().is_some_and(|text| !text.is_empty()) => Ok(node),
@@ -57,80 +85,50 @@ fn text<'a>(object: &'a Node, field: &str) -> Result<&'a Node, Finding> {
             } else {
                 "the object's group and version, such as stash.appscode.com/v1alpha2"
             };
-            Err(finding.expected(expected))
+            Err(Box::new(finding.expected(expected)))
         }
         Some(node) => {
             let finding = Finding::new((node.line, node.column), &path, "wrong value");
-            Err(finding.found(node.describe()).expected("a text"))
+            Err(Box::new(finding.found(node.describe()).expected("a text")))
         }
     }
 }
 
-/// A kind that is not known: nearly one that is, or one of others.
-fn near_miss(api_version: &Node, kind: &Node) -> Recognised {
-    let (written_version, written_kind) =
-        (api_version.as_text().unwrap_or_default(), kind.as_text().unwrap_or_default());
-    let (group, version) = written_version.rsplit_once('/').unwrap_or(("", written_version));
-    let own_groups = [crate::stash::GROUP, crate::appcatalog::GROUP];
-    let meant_group = nearest(group, own_groups).filter(|_| group.contains('.'));
-    // Groups of Kubernetes itself have no dot or end in k8s.io; a bare version may also be a group left out.
-    let of_kubernetes = !group.contains('.') || group.ends_with(".k8s.io");
-
-    let candidates = || {
-        KNOWN.iter().filter(|known| match meant_group {
-            Some(_) => known.ours,
-            None => of_kubernetes && (!known.ours || group.is_empty()),
-        })
-    };
-    let names = candidates().flat_map(|known| [known.kind, known.plural]);
-    let meant = if meant_group.is_some() {
-        nearest(written_kind, names)
-    } else {
-        // Kubernetes has many kinds besides: only a name that is the same but for a letter or two is meant.
-        nearest(written_kind, names).filter(|near| {
-            near.to_lowercase().trim_end_matches('s') == written_kind.to_lowercase().trim_end_matches('s')
-                || written_kind.len() > 8
-                    && near.len().abs_diff(written_kind.len()) <= 2
-                    && !OTHERS.contains(&written_kind)
-        })
-    };
-    let meant = meant.and_then(|near| {
-        let same_version = |known: &&KindInfo| known.version == version;
-        let is = |known: &&KindInfo| known.kind == near || known.plural == near;
-        candidates().filter(is).find(same_version).or_else(|| candidates().find(is))
-    });
-    match meant {
-        Some(known) => {
-            let mut findings = Vec::new();
-            if known.kind != written_kind {
-                let finding = Finding::new((kind.line, kind.column), &Path::parse("kind"), "unknown kind");
-                let suggestion = format!("did you mean {}?", known.kind);
-                findings.push(finding.found(written_kind).suggest(suggestion));
-            }
-            if known.api_version() != written_version {
-                let place = (api_version.line, api_version.column);
-                let finding = Finding::new(place, &Path::parse("apiVersion"), "wrong version");
-                let suggestion = format!("{} is of {}", known.kind, known.api_version());
-                findings.push(finding.found(written_version).expected(known.api_version()).suggest(suggestion));
-            }
-            Recognised::Wrong(findings)
-        }
-        None if meant_group.is_some() => {
-            let finding = Finding::new((kind.line, kind.column), &Path::parse("kind"), "unknown kind");
-            let kinds: Vec<&str> = KNOWN.iter().filter(|known| known.ours).map(|known| known.kind).collect();
-            let mut kinds = kinds;
-            kinds.dedup();
-            Recognised::Wrong(vec![finding.found(written_kind).expected(format!("one of {}", kinds.join(", ")))])
-        }
-        None => {
-            let finding = Finding::new((kind.line, kind.column), &Path::parse("kind"), "ignored");
-            let found = format!("{written_kind} of {written_version}");
-            Recognised::Foreign(
-                finding.found(found).suggest("Holdfast does nothing with objects of this kind".to_owned()),
-            )
-        }
-    }
+/// What a person meant whose kind is not known.
+enum Meant {
+    /// Nearly this one.
+    Kind(&'static KindInfo),
+    /// One of a group of Holdfast's own.
+    Group(&'static str),
+    /// One of others.
+    Other,
 }
 
-/// Kinds of Kubernetes that are near a known one in letters and yet are themselves.
-const OTHERS: [&str; 3] = ["PodTemplate", "PersistentVolumeClaimTemplate", "ControllerRevision"];
+fn meant(api_version: &str, kind: &str) -> Meant {
+    let (group, version) = api_version.rsplit_once('/').unwrap_or(("", api_version));
+    let named = |name: Option<&str>, of: &dyn Fn(&KindInfo) -> bool| {
+        let is = |known: &&KindInfo| Some(known.kind) == name || Some(known.plural) == name;
+        let mut all: Vec<&'static KindInfo> = KNOWN.iter().filter(|known| of(known)).filter(is).collect();
+        // Of two versions of a kind rather the one that is written.
+        all.sort_by_key(|known| known.version != version);
+        all.first().copied()
+    };
+    let names = |of: &dyn Fn(&KindInfo) -> bool| -> Vec<&str> {
+        KNOWN.iter().filter(|known| of(known)).flat_map(|known| [known.kind, known.plural]).collect()
+    };
+    let own_group = nearest(group, [crate::stash::GROUP, crate::appcatalog::GROUP]).filter(|_| group.contains('.'));
+    if let Some(own_group) = own_group {
+        let ours = |known: &KindInfo| known.ours;
+        return named(nearest(kind, names(&ours)), &ours).map_or(Meant::Group(own_group), Meant::Kind);
+    }
+    // Groups of Kubernetes itself have no dot or end in k8s.io. Where the group was left out, it may be one of ours.
+    if group.contains('.') && !group.ends_with(".k8s.io") {
+        return Meant::Other;
+    }
+    let candidate = |known: &KindInfo| !known.ours || group.is_empty();
+    // Kubernetes has many kinds besides: only one that is the same but for case, plural or two letters is meant.
+    let same = |near: &str| near.to_lowercase().trim_end_matches('s') == kind.to_lowercase().trim_end_matches('s');
+    let near = nearest(kind, names(&candidate))
+        .filter(|near| same(near) || (kind.len() > 8 && near.len().abs_diff(kind.len()) <= 2));
+    named(near, &candidate).map_or(Meant::Other, Meant::Kind)
+}

@@ -101,18 +101,18 @@ impl Reader {
         let Value::Map(entries) = root.value else { return };
         let items = entries.into_iter().find(|entry| entry.key == "items").map(|entry| entry.value.value);
         let Some(Value::List(items)) = items else { return };
+        let mut of_items: HashMap<usize, Vec<Finding>> = HashMap::new();
+        faults.retain_mut(|fault| match fault.path.0.as_slice() {
+            [Step::Key(key), Step::Index(index), ..] if key == "items" => {
+                let index = *index;
+                fault.path.0.drain(..2);
+                of_items.entry(index).or_default().push(fault.clone());
+                false
+            }
+            _ => true,
+        });
         for (index, item) in items.into_iter().enumerate() {
-            let above = [Step::Key("items".to_owned()), Step::Index(index)];
-            let mut of_item = Vec::new();
-            faults.retain_mut(|fault| {
-                let inside = fault.path.0.starts_with(&above);
-                if inside {
-                    fault.path.0.drain(..above.len());
-                    of_item.push(fault.clone());
-                }
-                !inside
-            });
-            self.document(file, item, of_item);
+            self.document(file, item, of_items.remove(&index).unwrap_or_default());
         }
         self.outcome.errors.extend(in_file(faults, file, None));
     }

@@ -1,5 +1,6 @@
 //! One object: which kind it is of, whether it is right, and what it says.
 
+use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -9,7 +10,7 @@ use serde_json::{Value as Json, json};
 use super::corrections;
 use super::finding::Finding;
 use super::kind::{self, Recognised};
-use super::path::Path;
+use super::path::{Path, Step};
 use super::problem::{Identity, Problem};
 use super::rules;
 use super::schema;
@@ -17,8 +18,8 @@ use super::tree::{Node, Value};
 use super::typed::Typed;
 use crate::kinds::KindInfo;
 
-/// An object that was read without a mistake.
-#[derive(Clone, Debug)]
+/// An object that was read without a mistake. Its `Debug` shows no contents, which may be those of a Secret.
+#[derive(Clone)]
 pub struct Object {
     /// The file, as it was named to [`read`](super::read).
     pub file: String,
@@ -37,6 +38,12 @@ pub struct Object {
     /// The object as its own type.
     pub typed: Typed,
     tree: Arc<Node>,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.line, self.identity())
+    }
 }
 
 impl Object {
@@ -74,20 +81,30 @@ pub(super) fn read(file: &str, mut tree: Node, faults: Vec<Finding>) -> Reading 
     let kind = match kind::recognise(&tree) {
         Recognised::Known(kind) => kind,
         Recognised::Foreign(note) => return Reading::Ignored(rough_identity(&tree), note),
-        Recognised::Wrong(findings) => {
+        Recognised::Wrong(findings, meant) => {
             errors.extend(findings);
-            let identity = tree.get("kind").and_then(Node::as_text).map(|_| rough_identity(&tree));
-            return Reading::Wrong { identity, errors, warnings: Vec::new() };
+            match meant {
+                // The rest is checked as if the right kind were written.
+                Some(kind) => kind,
+                None => {
+                    let identity = tree.get("kind").and_then(Node::as_text).map(|_| rough_identity(&tree));
+                    return Reading::Wrong { identity, errors, warnings: Vec::new() };
+                }
+            }
         }
     };
     let mut warnings = corrections::correct(&mut tree, kind.ours);
     errors.extend(against_schema(&mut tree, kind));
     errors.extend(rules::check_names(&tree, &errors));
+    errors.extend(rules::check_placeholders(&tree, kind.ours));
     if kind.ours {
         errors.extend(rules::check_own(&tree, kind.kind, &errors));
     }
     let namespace = namespace(&mut tree, kind, &mut warnings);
-    let identity = Identity { namespace, ..rough_identity(&tree) };
+    let identity = Identity { kind: kind.kind.to_owned(), namespace, ..rough_identity(&tree) };
+    if kind.kind == "Secret" {
+        errors.iter_mut().for_each(hide_secret);
+    }
     if errors.is_empty() {
         let json = with_namespace(tree.to_json(), identity.namespace.as_deref());
         match Typed::from_json(kind.kind, json.clone()) {
@@ -112,6 +129,14 @@ pub(super) fn read(file: &str, mut tree: Node, faults: Vec<Finding>) -> Reading 
         }
     }
     Reading::Wrong { identity: Some(identity), errors, warnings }
+}
+
+/// Takes the value out of a finding about what a Secret holds.
+fn hide_secret(finding: &mut Finding) {
+    let of_data = matches!(finding.path.0.first(), Some(Step::Key(key)) if key == "data" || key == "stringData");
+    if of_data && finding.found.take().is_some() {
+        finding.suggestion = finding.suggestion.take().map(|_| "write it in quotes".to_owned());
+    }
 }
 
 /// What an object says it is, before anything is checked.

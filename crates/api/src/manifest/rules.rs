@@ -10,18 +10,30 @@ use super::finding::Finding;
 use super::path::{Path, Step};
 use super::tree::{Node, Value, shorten};
 
+/// Finds placeholders that were left in `metadata`, and in an object of Holdfast's own anywhere. A name is left to
+/// [`check_names`].
+pub(super) fn check_placeholders(object: &Node, ours: bool) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let within: &[&str] = if ours { &[""] } else { &["metadata", "spec.template.metadata"] };
+    for path in within {
+        let mut path = Path::parse(path);
+        if let Some(node) = node_at(object, &path) {
+            placeholders(node, &mut path, &mut findings);
+        }
+    }
+    findings
+}
+
 /// Checks an object of one of Holdfast's own kinds. What lies at or around `found` is passed over: it is wrong
 /// already.
 pub(super) fn check_own(object: &Node, kind: &str, found: &[Finding]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    placeholders(object, &mut Path::default(), &mut findings);
     // From the inside out: a choice that is wrong inside is not told again outside.
     typed::<LocalBackend>(object, "spec.backend.local", found, &mut findings);
     typed::<Backend>(object, "spec.backend", found, &mut findings);
     match kind {
         "Restic" => restic(object, found, &mut findings),
         "Recovery" => recovery(object, found, &mut findings),
-        "Backup" | "BackupTemplate" => time_zone(object, &mut findings),
         _ => {}
     }
     findings
@@ -31,8 +43,11 @@ pub(super) fn check_own(object: &Node, kind: &str, found: &[Finding]) -> Vec<Fin
 pub(super) fn check_names(object: &Node, found: &[Finding]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let (name_path, namespace_path) = (Path::parse("metadata.name"), Path::parse("metadata.namespace"));
+    let misspelt = found
+        .iter()
+        .any(|finding| finding.path.0.len() == 2 && finding.suggestion.as_deref() == Some("did you mean name?"));
     match object.at(&["metadata", "name"]) {
-        None if !is_told(&name_path, found) => {
+        None if !is_told(&name_path, found) && !misspelt => {
             let finding = Finding::new(object.place(&name_path), &name_path, "missing field");
             findings.push(finding.expected("the object's name"));
         }
@@ -125,23 +140,9 @@ fn recovery(object: &Node, found: &[Finding], findings: &mut Vec<Finding>) {
     let both = spec.get("recoverTo").is_some() && volumes.is_some();
     let neither = spec.get("recoverTo").is_none() && volumes.is_none();
     if both || neither {
-        let finding = Finding::new(object.place(&path), &path, "not one choice");
-        findings.push(
-            finding
-                .found(if both { "recoverTo and recoveredVolumes" } else { "none" })
-                .expected("exactly one of recoverTo and recoveredVolumes"),
-        );
-    }
-}
-
-fn time_zone(object: &Node, findings: &mut Vec<Finding>) {
-    let Some(node) = object.at(&["spec", "timeZone"]) else { return };
-    if let Some(name) = node.as_text()
-        && jiff::tz::TimeZone::get(name).is_err()
-    {
-        let path = Path::parse("spec.timeZone");
-        let finding = Finding::new((node.line, node.column), &path, "not a time zone");
-        findings.push(finding.found(format!("{:?}", shorten(name))).expected("an IANA name, such as Europe/Berlin"));
+        let problem = "exactly one of recoverTo and recoveredVolumes must be set";
+        let found = if both { "recoverTo and recoveredVolumes" } else { "none" };
+        findings.push(Finding::new(object.place(&path), &path, problem).found(found));
     }
 }
 

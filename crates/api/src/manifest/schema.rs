@@ -5,6 +5,8 @@
 //! are left to the typed values, but for the rule that exactly one of several fields is set. Where a server
 //! would drop a null or turn a number into a quantity, the tree is changed alike.
 
+use std::collections::HashSet;
+
 use serde_json::Value as Json;
 
 use super::finding::Finding;
@@ -16,7 +18,8 @@ use super::tree::{Entry, Node, Value};
 /// Checks the node at `path` of an object against all of `schemas`, whose `$ref`s are looked up in `root`. `at` is the
 /// place of the node's key.
 pub(super) fn check(node: &mut Node, schemas: &[&Json], root: &Json, path: &Path, at: (usize, usize)) -> Vec<Finding> {
-    let mut checker = Checker { root, path: path.clone(), nested: 0, outer: Vec::new(), findings: Vec::new() };
+    let mut checker =
+        Checker { root, path: path.clone(), nested: 0, outer: Vec::new(), findings: Vec::new(), told: HashSet::new() };
     checker.node(node, schemas, at, true);
     checker.findings
 }
@@ -29,6 +32,8 @@ struct Checker<'s> {
     /// The fields known on each level above.
     outer: Vec<Vec<&'s str>>,
     findings: Vec<Finding>,
+    /// The paths and problems of `findings`.
+    told: HashSet<(Path, String)>,
 }
 
 impl<'s> Checker<'s> {
@@ -285,7 +290,7 @@ impl<'s> Checker<'s> {
         }
         for branches in Self::branches(parts) {
             if let Some(fields) = branches.iter().map(|branch| only_required(branch)).collect::<Option<Vec<_>>>() {
-                self.exactly_one(node, &fields, at);
+                self.exactly_one(node, &fields, None, at);
                 continue;
             }
             let mut best: Option<(Vec<Finding>, Node)> = None;
@@ -297,6 +302,7 @@ impl<'s> Checker<'s> {
                     nested: self.nested + 1,
                     outer: self.outer.clone(),
                     findings: Vec::new(),
+                    told: HashSet::new(),
                 };
                 checker.node(&mut tried, &[branch], at, false);
                 if best.as_ref().is_none_or(|(findings, _)| checker.findings.len() < findings.len()) {
@@ -391,7 +397,15 @@ impl<'s> Checker<'s> {
     fn required(&mut self, node: &Node, parts: &[&'s Json], at: (usize, usize)) {
         for part in parts {
             for field in part["required"].as_array().into_iter().flatten().filter_map(Json::as_str) {
-                if node.get(field).is_none() {
+                // A field that is there under a name nearly right is told once.
+                let misspelt = || {
+                    let known = self.known(parts);
+                    node.entries().iter().any(|entry| {
+                        !known.contains(&entry.key.as_str())
+                            && nearest(&entry.key, known.iter().copied()) == Some(field)
+                    })
+                };
+                if node.get(field).is_none() && !misspelt() {
                     let schemas: Vec<&Json> = parts.iter().filter_map(|part| part["properties"].get(field)).collect();
                     let wanted = self.parts(&schemas).iter().find_map(|part| part["type"].as_str()).map(type_name);
                     let mut finding = Finding::new(at, &self.path.key(field), "missing field");
@@ -401,24 +415,29 @@ impl<'s> Checker<'s> {
             }
             for rule in part["x-kubernetes-validations"].as_array().into_iter().flatten() {
                 if let Some(fields) = rule["rule"].as_str().and_then(one_of_rule) {
-                    self.exactly_one(node, &fields, at);
+                    self.exactly_one(node, &fields, rule["message"].as_str(), at);
                 }
             }
         }
     }
 
-    fn exactly_one(&mut self, node: &Node, fields: &[&str], at: (usize, usize)) {
-        let set: Vec<&str> = fields.iter().copied().filter(|field| node.get(field).is_some()).collect();
+    fn exactly_one(&mut self, node: &Node, fields: &[&str], message: Option<&str>, at: (usize, usize)) {
+        let set: Vec<String> =
+            fields.iter().filter(|field| node.get(field).is_some()).map(|field| (*field).to_owned()).collect();
         if set.len() == 1 {
             return;
         }
-        let names: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
-        let (at, found) = match set.get(1).and_then(|second| node.entry(second)) {
-            Some(second) => ((second.line, second.column), set.join(" and ")),
-            None => (at, "none".to_owned()),
-        };
-        let expected = format!("exactly one of {}", join(&names, "and"));
-        let finding = Finding::new(at, &self.path, "not one choice").found(found).expected(expected);
+        // Of two, the second is the one too many.
+        let at = set.get(1).and_then(|second| node.entry(second)).map_or(at, |second| (second.line, second.column));
+        let problem = message.map_or_else(
+            || {
+                let names: Vec<String> = fields.iter().map(|field| (*field).to_owned()).collect();
+                format!("exactly one of {} must be set", join(&names, "and"))
+            },
+            str::to_owned,
+        );
+        let found = if set.is_empty() { "none".to_owned() } else { join(&set, "and") };
+        let finding = Finding::new(at, &self.path, problem).found(found);
         self.add(finding);
     }
 
@@ -430,8 +449,7 @@ impl<'s> Checker<'s> {
 
     /// Adds a finding, unless the same stands there already from another part of the schema.
     fn add(&mut self, finding: Finding) {
-        let known = self.findings.iter().any(|other| other.path == finding.path && other.problem == finding.problem);
-        if !known {
+        if self.told.insert((finding.path.clone(), finding.problem.clone())) {
             self.findings.push(finding);
         }
     }

@@ -11,8 +11,8 @@ use serde_json::{Error, Value as Json};
 use crate::appcatalog::AppBinding;
 use crate::stash::{AgentTemplate, Backup, BackupTemplate, BackupTrigger, Recovery, Repository, Restic};
 
-/// An object as its own type.
-#[derive(Clone, Debug)]
+/// An object as its own type. It has no `Debug`, which would show what a Secret holds.
+#[derive(Clone)]
 #[expect(missing_docs, reason = "each variant is the kind of its name")]
 pub enum Typed {
     Restic(Box<Restic>),

@@ -288,7 +288,7 @@ impl<'a> Reader<'a, '_> {
             (Some("null"), Value::Null)
             | (Some("bool"), Value::Bool(_))
             | (Some("int" | "float"), Value::Number(_)) => Ok(value.into()),
-            _ => Err(self.fault(span, format!("{text:?} is not what its tag {tag} says"))),
+            _ => Err(self.fault(span, format!("the value is not what its tag {tag} says"))),
         }
     }
 
@@ -359,26 +359,24 @@ fn core_tag(tag: &Tag) -> Option<&str> {
     }
 }
 
-/// What is most likely wrong with a line that cannot be read.
+/// What is most likely wrong with a line that cannot be read. Shows no value: it may be a secret.
 fn hint(line: &str) -> Option<String> {
     let indent = &line[..line.len() - line.trim_start().len()];
     if indent.contains('\t') {
         return Some("a tab indents this line: use spaces".to_owned());
     }
+    if let Some(c) = ['@', '`', '%'].into_iter().find(|c| line.contains(&format!(": {c}"))) {
+        return Some(format!("put a value that begins with {c} in quotes"));
+    }
     let item = line.trim_start().trim_start_matches("- ");
     if let Some((key, value)) = item.split_once(": ") {
-        let value = value.trim();
-        if value.starts_with(['@', '`', '%']) {
-            return Some(format!("put the value in quotes: {key}: {value:?}"));
-        }
-        if !value.starts_with(['"', '\'', '[', '{', '|', '>']) && value.contains(": ") {
-            return Some(format!("put the value in quotes: {key}: {value:?}"));
-        }
-        return None;
+        let plain = !value.trim_start().starts_with(['"', '\'', '[', '{', '|', '>', '&']);
+        return (plain && value.contains(": "))
+            .then(|| format!("put the value of {key} in quotes, since it has a colon"));
     }
     let (key, value) = item.split_once(':')?;
     (!key.is_empty() && !value.is_empty() && !item.contains(char::is_whitespace))
-        .then(|| format!("write a space after the colon: {key}: {value}"))
+        .then(|| format!("write a space after {key}:"))
 }
 
 #[cfg(test)]
@@ -481,9 +479,9 @@ mod tests {
     fn hints_for_what_cannot_be_read() {
         for (text, line, hint) in [
             ("a:\n\tb: 1\n", 2, "a tab indents this line: use spaces"),
-            ("a: @every 1h\n", 1, "put the value in quotes: a: \"@every 1h\""),
-            ("a: b: c\n", 1, "put the value in quotes: a: \"b: c\""),
-            ("a:\n  b: 1\n  c:d\ne: 1\n", 3, "write a space after the colon: c: d"),
+            ("a: @every 1h\n", 1, "put a value that begins with @ in quotes"),
+            ("a: b: c\n", 1, "put the value of a in quotes, since it has a colon"),
+            ("a:\n  b: 1\n  c:d\ne: 1\n", 3, "write a space after c:"),
         ] {
             let (found, _) = faults(text);
             assert_eq!(found.len(), 1, "{text:?}: {found:?}");
