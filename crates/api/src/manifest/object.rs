@@ -154,8 +154,8 @@ fn against_schema(tree: &mut Node, kind: &KindInfo) -> Vec<Finding> {
     static METADATA: LazyLock<Json> =
         LazyLock::new(|| SchemaSettings::default().into_generator().into_root_schema_for::<ObjectMeta>().to_value());
     static OBJECT: LazyLock<Json> = LazyLock::new(|| {
-        let text = json!({"type": "string"});
-        json!({"type": "object", "properties": {"apiVersion": text, "kind": text, "metadata": {"type": "object"}}})
+        // What apiVersion and kind say was looked at to find the kind.
+        json!({"type": "object", "properties": {"apiVersion": {}, "kind": {}, "metadata": {"type": "object"}}})
     });
     let place = (tree.line, tree.column);
     let mut findings = schema::check(tree, &[&OBJECT, kind.schema()], kind.schema(), &Path::default(), place);
