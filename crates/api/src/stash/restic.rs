@@ -60,9 +60,11 @@ pub struct ResticSpec {
     pub selector: Option<LabelSelector>,
     /// Second generation: the directories that are backed up.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub file_groups: Vec<FileGroup>,
     /// Second generation: the policies to which file groups refer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
     pub retention_policies: Vec<RetentionPolicy>,
     /// Second generation: the store; below its prefix each workload has a repository of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -126,6 +128,7 @@ pub struct FileGroup {
     pub tags: Vec<String>,
     /// Name of one of the `retentionPolicies`. Default: none, so that all snapshots are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub retention_policy_name: Option<String>,
 }
 

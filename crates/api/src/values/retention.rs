@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 pub struct RetentionPolicy {
     /// Name by which `fileGroups` refer to the policy; elsewhere it is only a label for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
     pub name: Option<String>,
     /// Keep the last so many snapshots; -1 keeps all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
