@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
-use rustix::fs::{CWD, Mode, OFlags, RawDir, fstat, openat};
+use rustix::fs::{CWD, Mode, OFlags, RawDir, SeekFrom, fstat, openat, seek};
 use rustix::io::Errno;
 
 /// How many directories are kept open at most, besides those in use at the moment.
@@ -85,17 +85,17 @@ impl Directory {
         if let Some(fd) = &*lock(&self.fd) {
             return Ok(fd.clone());
         }
-        let fd = Arc::new(self.reopen()?);
+        let fd = self.reopen()?;
         *lock(&self.fd) = Some(fd.clone());
         self.pool.opened(self);
         Ok(fd)
     }
 
-    fn reopen(&self) -> io::Result<OwnedFd> {
+    fn reopen(&self) -> io::Result<Arc<OwnedFd>> {
         // From the nearest open directory above, step by step: a loop, since trees may be very deep.
         let mut names = Vec::new();
         let mut directory = self;
-        let start = loop {
+        let mut fd = loop {
             if let Some(fd) = &*lock(&directory.fd) {
                 break fd.clone();
             }
@@ -108,9 +108,8 @@ impl Directory {
                 Place::Child { parent: None, .. } => return Err(replaced()),
             }
         };
-        let mut fd = openat(&*start, c".", DIRECTORY_FLAGS, Mode::empty())?;
         for name in names.iter().rev() {
-            fd = open_directory(fd.as_fd(), &***name)?;
+            fd = Arc::new(open_directory(fd.as_fd(), &***name)?);
         }
         if identity(fd.as_fd())? != self.identity {
             return Err(replaced());
@@ -118,12 +117,13 @@ impl Directory {
         Ok(fd)
     }
 
-    /// The names in the directory, sorted by their bytes.
+    /// The names in the directory, sorted by their bytes. Not to be called by two threads at once: the position in
+    /// the listing belongs to the descriptor.
     pub(crate) fn names(self: &Arc<Self>) -> io::Result<Names> {
-        // A position of its own: descriptors of a directory share theirs when they are copied.
-        let fd = openat(&*self.fd()?, c".", DIRECTORY_FLAGS, Mode::empty())?;
+        let fd = self.fd()?;
+        seek(&*fd, SeekFrom::Start(0))?;
         let mut buffer = vec![MaybeUninit::uninit(); LISTING_BUFFER_BYTES];
-        let mut entries = RawDir::new(fd, &mut buffer);
+        let mut entries = RawDir::new(&*fd, &mut buffer);
         let mut names = Names::default();
         while let Some(entry) = entries.next() {
             let entry = entry?;

@@ -174,7 +174,7 @@ impl FileTree {
     }
 
     fn list(&self, folder: Folder) -> Result<DirEntries, SourceError> {
-        let path = folder.path.clone();
+        let path = if folder.path.is_empty() { b"/".to_vec() } else { folder.path.clone() };
         match Listing::new(self.inner.clone(), Arc::new(folder)) {
             Ok(listing) => Ok(Box::new(listing)),
             Err(error) => Err(SourceError::new("list", path, error)),

@@ -1,0 +1,63 @@
+//! restic itself, as the judge of what we read.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// A repository of restic's in a folder of its own.
+pub(crate) struct Restic {
+    folder: tempfile::TempDir,
+    program: PathBuf,
+}
+
+impl Restic {
+    /// Makes a new repository.
+    pub(crate) fn new() -> Self {
+        let restic = Self { folder: tempfile::tempdir().unwrap(), program: program() };
+        restic.run(["init"]);
+        restic
+    }
+
+    /// The id of the root tree that restic makes of `arguments` (options and paths).
+    pub(crate) fn backup<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> String {
+        let arguments = arguments.into_iter().map(|argument| argument.as_ref().to_owned());
+        let said = self.run(["backup", "--json", "--force"].map(Into::into).into_iter().chain(arguments));
+        let summary: serde_json::Value =
+            serde_json::from_slice(said.split(|&b| b == b'\n').rev().nth(1).unwrap()).unwrap();
+        let snapshot = self.run(["cat", "snapshot", summary["snapshot_id"].as_str().unwrap()]);
+        let snapshot: serde_json::Value = serde_json::from_slice(&snapshot).unwrap();
+        snapshot["tree"].as_str().unwrap().to_owned()
+    }
+
+    /// A tree blob.
+    pub(crate) fn tree(&self, id: &str) -> Vec<u8> {
+        self.run(["cat", "blob", id])
+    }
+
+    /// What restic prints; it must succeed.
+    pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<u8> {
+        let Output { status, stdout, stderr } = Command::new(&self.program)
+            .args(arguments)
+            .arg("--no-cache")
+            .env("RESTIC_REPOSITORY", self.folder.path())
+            .env("RESTIC_PASSWORD", "oracle")
+            .env("TMPDIR", self.folder.path())
+            .env("TZ", "UTC")
+            .output()
+            .unwrap();
+        assert!(status.success(), "restic: {status}: {}", String::from_utf8_lossy(&stderr));
+        stdout
+    }
+}
+
+fn program() -> PathBuf {
+    let program = match std::env::var_os("HOLDFAST_RESTIC") {
+        Some(program) => program.into(),
+        None => match std::env::var_os("HOLDFAST_CACHE") {
+            Some(cache) => Path::new(&cache).join("bin/restic"),
+            None => Path::new(&std::env::var_os("HOME").expect("HOME is not set")).join(".cache/holdfast/bin/restic"),
+        },
+    };
+    assert!(program.exists(), "{} is missing; run: cargo xtask tools", program.display());
+    program
+}
