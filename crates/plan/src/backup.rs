@@ -4,14 +4,14 @@ use holdfast_api::stash::{Backup, BackupSettings};
 use holdfast_api::values::{AgentReference, Schedule, TimeZone, Timing};
 
 use crate::host::Host;
-use crate::index::Index;
 use crate::key::{ObjectKey, TargetKind};
 use crate::planned::{PlannedBackup, PlannedSnapshot, Retention};
-use crate::report::Finding;
+use crate::report::{Finding, Report};
 use crate::repository::Repositories;
 use crate::retry::Retry;
 use crate::source::Directory;
 use crate::target::{Lookup, clean_paths};
+use crate::template::is_generated;
 
 /// A planned backup and when it runs.
 #[derive(Debug)]
@@ -165,14 +165,12 @@ pub(crate) fn agent(
 }
 
 /// Plans every written Backup.
-pub(crate) fn plan_all(
-    lookup: Lookup<'_>,
-    index: &Index<'_>,
-    repositories: &Repositories,
-    report: &mut crate::report::Report,
-) -> Vec<Scheduled> {
+pub(crate) fn plan_all(lookup: Lookup<'_>, repositories: &Repositories, report: &mut Report) -> Vec<Scheduled> {
     let mut scheduled = Vec::new();
-    for ((namespace, _), backup) in &index.backups {
+    for ((namespace, _), backup) in &lookup.index.backups {
+        if is_generated(&backup.object.metadata) {
+            continue;
+        }
         let mut warnings = Vec::new();
         let planned = plan(lookup, repositories, namespace, backup.object, &mut warnings);
         report.warnings(backup.manifest, warnings);

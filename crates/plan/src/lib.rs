@@ -9,6 +9,7 @@
 //! it stands and what to do.
 
 mod backup;
+mod collision;
 mod due;
 mod host;
 mod index;
@@ -17,11 +18,15 @@ mod mount;
 mod observed;
 mod path;
 mod planned;
+mod recovery;
 mod report;
 mod repository;
+mod restic;
 mod retry;
 mod source;
 mod target;
+mod template;
+mod trigger;
 mod variables;
 mod volume;
 
@@ -39,9 +44,11 @@ pub use planned::{
 pub use retry::Retry;
 pub use source::{Directory, DirectorySource, Files, PodVolume, Volume};
 pub use target::CLAIM_MOUNT_PATH;
+pub use template::MANAGED_BY;
 
 use index::Index;
-use report::Report;
+use recovery::Writers;
+use report::{Finding, Report};
 use repository::{Draft, Repositories};
 use target::Lookup;
 
@@ -85,32 +92,52 @@ pub fn plan(outcome: &Outcome, observed: &Observed, settings: &Settings) -> Plan
     let mut report = Report::new(outcome.errors.clone(), outcome.warnings.clone());
     let index = Index::new(outcome, &settings.folder);
     let lookup = Lookup { index: &index, settings };
+    // What is made from a template comes first: it takes the place of the same object found as a manifest.
     let mut repositories = Repositories::default();
+    let (generated, mut backups) = template::plan_all(lookup, &mut repositories, &mut report);
     plan_repositories(lookup, &mut repositories, &mut report);
-    let mut backups = backup::plan_all(lookup, &index, &repositories, &mut report);
+    backups.extend(restic::plan_all(lookup, &mut repositories, &mut report));
+    backups.extend(backup::plan_all(lookup, &repositories, &mut report));
     backups.sort_by(|a, b| a.planned.id.cmp(&b.planned.id));
-    let mut recoveries = Vec::new();
-    let triggers = Vec::new();
+    collision::warn(lookup, &repositories, &backups, &mut report);
+    let triggers = trigger::plan_all(lookup, &backups, observed, &mut report);
+    let mut recoveries = {
+        let writers = Writers::new(&backups, |repository| repositories.location(repository));
+        recovery::plan_all(lookup, &repositories, &writers, &mut report)
+    };
     let repositories = repositories.into_planned();
     let due::Agenda { due, next } =
         due::agenda(settings, observed, &repositories, &mut backups, &mut recoveries, &triggers);
+    report_failed(&index, &recoveries, &mut report);
     let (errors, warnings) = report.finish();
-    Plan {
-        repositories,
-        backups: backups.into_iter().map(|backup| backup.planned).collect(),
-        recoveries,
-        triggers,
-        generated: Vec::new(),
-        due,
-        next,
-        errors,
-        warnings,
+    let backups = backups.into_iter().map(|backup| backup.planned).collect();
+    Plan { repositories, backups, recoveries, triggers, generated, due, next, errors, warnings }
+}
+
+/// A recovery that failed for good holds up the backups of what it writes: that must not pass unnoticed.
+fn report_failed(index: &Index<'_>, recoveries: &[PlannedRecovery], report: &mut Report) {
+    for recovery in recoveries.iter().filter(|recovery| recovery.state == RecoveryState::Failed) {
+        let ObjectKey { namespace, name, .. } = &recovery.object;
+        if let Some(recovery) = index.recoveries.get(&(namespace.as_str(), name.as_str())) {
+            let problem = "it failed as often as it may be tried; backups of what it writes wait for it";
+            report.errors(recovery.manifest, Finding::new("", problem).suggest("correct it or remove it"));
+        }
     }
 }
 
 fn plan_repositories(lookup: Lookup<'_>, repositories: &mut Repositories, report: &mut Report) {
     for ((namespace, name), repository) in &lookup.index.repositories {
         let spec = &repository.object.spec;
+        if template::is_generated(&repository.object.metadata) {
+            if !repositories.contains(namespace, name) {
+                let (label, value) = MANAGED_BY;
+                let problem = "it was made for a workload that does not ask for it any more, and is not used";
+                let finding = Finding::new("metadata.labels", problem);
+                let way_out = format!("to keep it, remove the label `{label}: {value}`");
+                report.warnings(repository.manifest, finding.suggest(way_out));
+            }
+            continue;
+        }
         let draft = Draft {
             manifest: repository.manifest,
             namespace,

@@ -207,14 +207,12 @@ pub enum RecoveryState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SnapshotChoice {
-    /// `latest`, or a snapshot's id or a unique start of it.
+    /// A snapshot's id or a unique start of it; or `latest`: for each path the latest snapshot that holds it, which is
+    /// one whose paths include it or a folder above it.
     pub id: String,
     /// Only snapshots of this host count; none: of any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
-    /// Only snapshots that hold all of these paths count.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub paths: Vec<String>,
 }
 
 /// A path of the snapshot and the directory it is restored into.

@@ -47,6 +47,13 @@ impl Repositories {
         self.known.contains_key(&(namespace.to_owned(), name.to_owned()))
     }
 
+    /// The location of a planned repository, by id.
+    pub(crate) fn location(&self, id: &str) -> &str {
+        let known =
+            id.split_once('/').and_then(|(namespace, name)| self.known.get(&(namespace.to_owned(), name.to_owned())));
+        known.and_then(|known| known.planned.as_ref()).map_or("", |planned| planned.location.as_str())
+    }
+
     /// The repository that an object of `namespace` refers to.
     pub(crate) fn find(
         &self,

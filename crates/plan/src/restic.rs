@@ -9,7 +9,7 @@
 //!
 //! Each file group is a snapshot of its own, with its own tags and retention, in the workload's repository.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::names::{RESTIC_CONFIG_LABEL, secret_keys};
 use holdfast_api::stash::{Restic, ResticForm};
@@ -43,21 +43,24 @@ pub(crate) fn plan_all(lookup: Lookup<'_>, repositories: &mut Repositories, repo
             [one] => protected.entry((&target.namespace, one)).or_default().push(target),
             several => {
                 let names: Vec<String> = several.iter().map(|name| format!("`{name}`")).collect();
-                let problem = format!("more than one Restic claims it: {}; none of them backs it up", names.join(" and "));
+                let problem =
+                    format!("more than one Restic claims it: {}; none of them backs it up", names.join(" and "));
                 let finding = Finding::new("metadata.labels", problem);
                 report.errors(workload.manifest, finding.suggest("let the label and the selectors lead to one Restic"));
             }
         }
     }
+    let claiming: BTreeSet<(&str, &str)> =
+        claims.iter().flat_map(|(target, by)| by.iter().map(|&name| (target.namespace.as_str(), name))).collect();
     let mut scheduled = Vec::new();
     for ((namespace, name), restic) in &lookup.index.restics {
         let targets = protected.remove(&(*namespace, *name)).unwrap_or_default();
-        if targets.is_empty() && !claims.iter().any(|(target, by)| target.namespace == *namespace && by.contains(name)) {
-            let problem = match restic.object.spec.selector {
-                Some(_) => "the selector matches no workload".to_owned(),
-                None => format!("no workload carries the label `{RESTIC_CONFIG_LABEL}: {name}`"),
+        if !claiming.contains(&(*namespace, *name)) {
+            let finding = match restic.object.spec.selector {
+                Some(_) => Finding::new("spec.selector", "it matches no workload"),
+                None => Finding::new("", format!("no workload carries the label `{RESTIC_CONFIG_LABEL}: {name}`")),
             };
-            report.warnings(restic.manifest, Finding::new("spec.selector", problem));
+            report.warnings(restic.manifest, finding);
         }
         let mut warnings = Vec::new();
         let mut findings = Vec::new();
@@ -79,12 +82,16 @@ fn is_protected_itself(target: &Target, workload: &Workload<'_>, report: &mut Re
         (TargetKind::Pod, None) => {
             let problem = "a Pod that nothing controls is not patched, and so not backed up by a Restic";
             let finding = Finding::new("metadata.labels", problem);
-            report.warnings(workload.manifest, finding.suggest("name it in the targetRef of a Backup, or make it a Deployment"));
+            report.warnings(
+                workload.manifest,
+                finding.suggest("name it in the targetRef of a Backup, or make it a Deployment"),
+            );
             false
         }
         (TargetKind::Pod, Some(_)) => false,
         (TargetKind::ReplicaSet, Some((kind, name))) => {
-            let problem = format!("a ReplicaSet that {kind} {name} controls is not patched: it is protected through that {kind}");
+            let problem =
+                format!("a ReplicaSet that {kind} {name} controls is not patched: it is protected through that {kind}");
             report.warnings(workload.manifest, Finding::new("metadata.ownerReferences", problem));
             false
         }
@@ -157,7 +164,10 @@ fn plan(
     let instructions = instructions(form, spec, &object)?;
     let hosts = hosts(target, workload.replicas, workload.first_ordinal, &lookup.settings.node);
     if hosts.is_empty() {
-        warnings.push(Finding::new("spec.selector", format!("{} has 0 replicas: there is nothing to back up", target.key())));
+        warnings.push(Finding::new(
+            "spec.selector",
+            format!("{} has 0 replicas: there is nothing to back up", target.key()),
+        ));
     }
     let Some(containers) = Containers::new(lookup, target, workload, instructions.mounts) else {
         return Err(Finding::new("spec", format!("{} has no pod template", target.key())).into());
@@ -169,7 +179,9 @@ fn plan(
         if repositories.contains(&target.namespace, name) {
             let key = ObjectKey::new("Repository", &*target.namespace, name);
             let problem = format!("{key} exists, but {object} makes a repository of that name for {}", target.key());
-            return Err(Finding::new("metadata.name", problem).suggest("give the written Repository another name").into());
+            return Err(Finding::new("metadata.name", problem)
+                .suggest("give the written Repository another name")
+                .into());
         }
         let draft = Draft {
             manifest: restic.manifest,
@@ -218,7 +230,8 @@ fn instructions<'a>(
     match form {
         ResticForm::Labelled { source, destination, retention, tags } => {
             let path = path::absolute(&source.path).map_err(|error| vec![Finding::new("spec.source.path", error)])?;
-            let retention = retention.map(|policy| (policy, policy.rules())).filter(|(_, rules)| !rules.keeps_everything());
+            let retention =
+                retention.map(|policy| (policy, policy.rules())).filter(|(_, rules)| !rules.keeps_everything());
             Ok(Instructions {
                 backend: Backend {
                     storage_secret_name: Some(destination.repository_secret_name.clone()),

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use holdfast_api::manifest::Object;
 use holdfast_api::values::VolumeSource;
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 
@@ -180,6 +181,16 @@ impl<'a> Lookup<'a> {
                 Err(self.missing(format!("{field}.name"), &target.key(), names))
             }
         }
+    }
+
+    /// The manifest of a planned object; of one that was made from a template, that of its target.
+    pub(crate) fn manifest(self, object: &ObjectKey, target: &Target) -> Option<&'a Object> {
+        let name = (object.namespace.as_str(), object.name.as_str());
+        let written = match object.kind.as_str() {
+            "Restic" => self.index.restics.get(&name).map(|restic| restic.manifest),
+            _ => self.index.backups.get(&name).map(|backup| backup.manifest),
+        };
+        written.or_else(|| self.index.workloads.get(target).map(|workload| workload.manifest))
     }
 
     /// A reference to something that is not there.

@@ -44,12 +44,10 @@ pub(crate) enum VolumeError {
     #[error("{0} not found")]
     Missing(ObjectKey),
     /// A claim and a PersistentVolume that do not agree.
-    #[error("{claim} names {volume}, which is bound to the claim {bound}")]
+    #[error("PersistentVolume {volume}, which the claim names, is bound to the claim {bound}")]
     BoundElsewhere {
-        /// The claim asked for.
-        claim: ObjectKey,
-        /// The volume it names.
-        volume: ObjectKey,
+        /// The volume that the claim names.
+        volume: String,
         /// `namespace/name` of the claim that the volume names.
         bound: String,
     },
@@ -131,15 +129,13 @@ pub(crate) fn resolve_claim(index: &Index<'_>, namespace: &str, name: &str) -> R
     match spec.and_then(|spec| spec.volume_name.as_deref()).filter(|name| !name.is_empty()) {
         None => claim_by_reference(index, namespace, name),
         Some(volume_name) => {
-            let volume_key = ObjectKey::new("PersistentVolume", "", volume_name);
             let Some(volume) = index.persistent_volume(volume_name) else {
-                return Err(VolumeError::Missing(volume_key));
+                return Err(VolumeError::Missing(ObjectKey::new("PersistentVolume", "", volume_name)));
             };
             match claim_of(volume.object) {
                 Some((bound_namespace, bound)) if (bound_namespace, bound) != (namespace, name) => {
                     Err(VolumeError::BoundElsewhere {
-                        claim: key(),
-                        volume: volume_key,
+                        volume: volume_name.to_owned(),
                         bound: format!("{bound_namespace}/{bound}"),
                     })
                 }

@@ -1,0 +1,366 @@
+//! From a `Recovery` to what is restored where: one planned recovery per host of a workload, or one into
+//! volumes.
+//!
+//! - Without a snapshot, each path comes from the latest snapshot of the host that holds it.
+//! - Without paths, everything that backups of the target store in that repository is restored; into a volume,
+//!   what they store at or below its mount path.
+//! - `IfNotRecovered` is one occasion for ever. `Always` is a new one at each start of the program and each
+//!   change of the workload's manifest, which is what a restart is on a single machine.
+//! - Where several workloads, or several hosts, store one path, a person has to say whose data is meant.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_api::manifest::Object;
+use holdfast_api::stash::{RecoverTo, RecoveredVolume, Recovery, RecoveryPolicy, RecoverySpec};
+use holdfast_api::values::TargetReference;
+
+use crate::backup::{self, Scheduled, agents};
+use crate::index::Placed;
+use crate::key::{ObjectKey, Target, TargetKind};
+use crate::path;
+use crate::planned::{PlannedRecovery, PlannedRepository, RecoveryState, Restore, SnapshotChoice};
+use crate::report::{Finding, Report};
+use crate::repository::Repositories;
+use crate::retry::Retry;
+use crate::source::{DirectorySource, Volume};
+use crate::target::{Lookup, Wanted, clean_paths};
+use crate::volume::{self, Pod};
+
+/// Who stores a path under a host name in a repository.
+#[derive(Debug, Default)]
+pub(crate) struct Writers<'a> {
+    by_repository: BTreeMap<&'a str, Vec<Writer<'a>>>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Writer<'a> {
+    target: &'a Target,
+    host: &'a str,
+    repository: &'a str,
+    path: &'a str,
+}
+
+impl<'a> Writers<'a> {
+    /// Collects what `backups` store; two repositories of one location count as one.
+    pub(crate) fn new(backups: &'a [Scheduled], location: impl Fn(&str) -> &'a str) -> Self {
+        let mut writers = Self::default();
+        for Scheduled { planned, .. } in backups {
+            let stored = planned.snapshots.iter().flat_map(|snapshot| &snapshot.directories);
+            let repository = planned.repository.as_str();
+            let of_repository = writers.by_repository.entry(location(repository)).or_default();
+            of_repository.extend(stored.map(|directory| Writer {
+                target: &planned.target,
+                host: &planned.host,
+                repository,
+                path: &directory.path,
+            }));
+        }
+        writers
+    }
+
+    fn of(&self, repository: &PlannedRepository) -> &[Writer<'a>] {
+        self.by_repository.get(repository.location.as_str()).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Plans every Recovery.
+pub(crate) fn plan_all(
+    lookup: Lookup<'_>,
+    repositories: &Repositories,
+    writers: &Writers<'_>,
+    report: &mut Report,
+) -> Vec<PlannedRecovery> {
+    let mut recoveries = Vec::new();
+    for ((namespace, _), recovery) in &lookup.index.recoveries {
+        let mut warnings = Vec::new();
+        match plan(lookup, repositories, writers, namespace, recovery, &mut warnings) {
+            Ok(planned) => recoveries.extend(planned),
+            Err(findings) => report.errors(recovery.manifest, findings),
+        }
+        report.warnings(recovery.manifest, warnings);
+    }
+    recoveries
+}
+
+/// Where one host's data goes.
+struct Destination {
+    /// The last part of the id.
+    instance: String,
+    target: Option<Target>,
+    /// Only snapshots of this host count.
+    host: Option<String>,
+    restore: Vec<Restore>,
+    /// What counts as a restart under `Always`.
+    restarts_with: String,
+}
+
+fn plan(
+    lookup: Lookup<'_>,
+    repositories: &Repositories,
+    writers: &Writers<'_>,
+    namespace: &str,
+    recovery: &Placed<'_, Recovery>,
+    warnings: &mut Vec<Finding>,
+) -> Result<Vec<PlannedRecovery>, Vec<Finding>> {
+    let spec = &recovery.object.spec;
+    let repository = repositories.find(lookup, namespace, &spec.repository)?;
+    let agent = backup::agent(lookup, spec.recovery_agent.as_ref(), agents::VOLUME_RECOVERY, "spec.recoveryAgent")?;
+    let wanted = clean_paths("spec.paths[]", spec.paths.iter().map(String::as_str))?;
+    let request =
+        Request { lookup, namespace, spec, manifest: recovery.manifest, writers: writers.of(repository), repository };
+    let destinations = match (&spec.recover_to, spec.recovered_volumes.as_slice()) {
+        (Some(RecoverTo::Workload(reference)), []) => request.workload_destinations(reference, wanted, warnings)?,
+        (Some(RecoverTo::Volume(volume)), []) => {
+            request.volume_destinations("spec.recoverTo.volume", std::slice::from_ref(&**volume), wanted, warnings)?
+        }
+        (None, volumes @ [_, ..]) => request.volume_destinations("spec.recoveredVolumes", volumes, wanted, warnings)?,
+        (None, []) => return Err(Finding::new("spec", "recoverTo is missing: nothing says where the data goes").into()),
+        (Some(_), _) => {
+            return Err(Finding::new("spec.recoveredVolumes", "recoverTo stands beside it; keep one of the two").into());
+        }
+    };
+    let id = spec.snapshot.as_deref().map_or("latest", snapshot_id);
+    if id != "latest" && spec.host.is_none() && destinations.len() > 1 {
+        let problem =
+            format!("one snapshot is of one host, but {} hosts would be restored from it", destinations.len());
+        let way_out = "leave out `snapshot`, or name the `host` whose data all of them are to get";
+        return Err(Finding::new("spec.snapshot", problem).suggest(way_out).into());
+    }
+    let object = ObjectKey::new("Recovery", namespace, &*recovery.manifest.name);
+    let planned = destinations.into_iter().map(|destination| PlannedRecovery {
+        id: format!("Recovery/{namespace}/{}/{}", recovery.manifest.name, destination.instance),
+        object: object.clone(),
+        target: destination.target,
+        repository: repository.id.clone(),
+        snapshot: SnapshotChoice { id: id.to_owned(), host: destination.host },
+        restore: destination.restore,
+        include: spec.include.clone(),
+        exclude: spec.exclude.clone(),
+        overwrite_newer: spec.overwrite_newer,
+        delete_extra: spec.delete_extra,
+        agent: agent.clone(),
+        policy: spec.recovery_policy,
+        occasion: match spec.recovery_policy {
+            RecoveryPolicy::IfNotRecovered => "once".to_owned(),
+            RecoveryPolicy::Always => format!("{} {}", lookup.settings.started, destination.restarts_with),
+        },
+        retry: Retry::from(spec.retry_config.as_ref()),
+        time_out: spec.time_out,
+        state: RecoveryState::Pending,
+    });
+    Ok(planned.collect())
+}
+
+/// The id in `<workload>-<8 hex digits>`, as `v1alpha1` names snapshots; anything else is the id already.
+fn snapshot_id(name: &str) -> &str {
+    match name.rsplit_once('-') {
+        Some((_, id)) if id.len() >= 8 && id.bytes().all(|byte| byte.is_ascii_hexdigit()) => id,
+        _ => name,
+    }
+}
+
+/// A Recovery while it is planned.
+struct Request<'a> {
+    lookup: Lookup<'a>,
+    namespace: &'a str,
+    spec: &'a RecoverySpec,
+    manifest: &'a Object,
+    repository: &'a PlannedRepository,
+    writers: &'a [Writer<'a>],
+}
+
+impl Request<'_> {
+    fn workload_destinations(
+        &self,
+        reference: &TargetReference,
+        mut wanted: Vec<Wanted>,
+        warnings: &mut Vec<Finding>,
+    ) -> Result<Vec<Destination>, Vec<Finding>> {
+        const FIELD: &str = "spec.recoverTo.workload";
+        let TargetReference { api_version, kind, name } = reference;
+        let (target, workload) = self.lookup.target(self.namespace, api_version, kind, name, FIELD)?;
+        let stored = || self.writers.iter().filter(|writer| *writer.target == target);
+        if wanted.is_empty() {
+            let paths: BTreeSet<&str> = stored().map(|writer| writer.path).collect();
+            wanted = outermost(paths).map(|path| Wanted { field: FIELD.to_owned(), path: path.to_owned() }).collect();
+        }
+        let is_volume = matches!(target.kind, TargetKind::PersistentVolumeClaim | TargetKind::PersistentVolume);
+        if wanted.is_empty() && !is_volume && target.kind != TargetKind::AppBinding {
+            let problem = format!("no Backup of {} in this repository says which paths there are", target.key());
+            return Err(Finding::new("spec.paths", problem).suggest("list the paths to restore").into());
+        }
+        let sources = self.lookup.sources(&target, workload, &wanted, &[], warnings).map_err(at_workload)?;
+        let mut destinations = Vec::new();
+        for source in sources {
+            // The repository of a Restic is that of one host: the others have nothing in it.
+            let restic = self.repository.made_by.as_ref().is_some_and(|object| object.kind == "Restic");
+            let mut hosts = stored().filter(|writer| writer.repository == self.repository.id);
+            if restic && !hosts.any(|writer| writer.host == source.host.name) {
+                continue;
+            }
+            let host = self.spec.host.clone().unwrap_or(source.host.name);
+            let restore = source.directories.into_iter().map(|d| Restore { path: d.path, into: d.source }).collect();
+            self.check(Some(&host), &restore, FIELD)?;
+            destinations.push(Destination {
+                instance: source.host.instance,
+                target: Some(target.clone()),
+                host: Some(host),
+                restore,
+                restarts_with: fingerprint(workload.manifest),
+            });
+        }
+        if destinations.is_empty() {
+            let problem = format!("{} stores nothing in this repository", target.key());
+            return Err(Finding::new(FIELD, problem).into());
+        }
+        Ok(destinations)
+    }
+
+    fn volume_destinations(
+        &self,
+        field: &str,
+        volumes: &[RecoveredVolume],
+        mut wanted: Vec<Wanted>,
+        warnings: &mut Vec<Finding>,
+    ) -> Result<Vec<Destination>, Vec<Finding>> {
+        let mounts = volumes
+            .iter()
+            .map(|volume| self.mount(field, volume, warnings))
+            .collect::<Result<Vec<(String, Volume)>, Finding>>()?;
+        let mounted_at = |path: &str| {
+            let covering = mounts.iter().filter_map(|(at, volume)| Some((at, volume, path::beneath(path, at)?)));
+            covering.max_by_key(|(at, _, _)| at.len()).map(|(_, volume, rest)| (volume, rest.to_owned()))
+        };
+        if wanted.is_empty() {
+            let stored: BTreeSet<&str> = self.writers.iter().map(|writer| writer.path).collect();
+            let stored = stored.into_iter().filter(|path| mounted_at(path).is_some()).collect();
+            let derived = |path: &str| Wanted { field: field.to_owned(), path: path.to_owned() };
+            wanted = outermost(stored).map(derived).collect();
+            if wanted.is_empty() {
+                wanted = mounts.iter().map(|(at, _)| derived(at)).collect();
+            }
+        }
+        let mut restore = Vec::new();
+        for Wanted { field, path } in wanted {
+            let Some((volume, sub_path)) = mounted_at(&path) else {
+                let at: Vec<String> = mounts.iter().map(|(at, _)| format!("`{at}`")).collect();
+                let problem = format!("`{path}` lies in no recovered volume; they are mounted at {}", at.join(", "));
+                return Err(Finding::new(field, problem).into());
+            };
+            restore.push(Restore { path, into: DirectorySource { volume: volume.clone(), sub_path } });
+        }
+        self.check(self.spec.host.as_deref(), &restore, field)?;
+        Ok(vec![Destination {
+            instance: "volume".to_owned(),
+            target: None,
+            host: self.spec.host.clone(),
+            restore,
+            restarts_with: fingerprint(self.manifest),
+        }])
+    }
+
+    fn mount(
+        &self,
+        field: &str,
+        RecoveredVolume { mount_path, volume }: &RecoveredVolume,
+        warnings: &mut Vec<Finding>,
+    ) -> Result<(String, Volume), Finding> {
+        let at = path::absolute(mount_path).map_err(|error| Finding::new(format!("{field}.mountPath"), error))?;
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.as_str());
+        let volume = match claim {
+            // A claim to restore into need not be declared: it may be made for this very purpose.
+            Some(claim) if self.lookup.index.claim(self.namespace, claim).is_none() => {
+                let key = ObjectKey::new("PersistentVolumeClaim", self.namespace, claim);
+                let problem = format!("{key} is not declared; a folder of that name is used");
+                warnings.push(Finding::new(format!("{field}.persistentVolumeClaim"), problem));
+                volume::claim_by_reference(self.lookup.index, self.namespace, claim)
+            }
+            _ => {
+                let base = self.lookup.index.base(self.manifest);
+                let instance = format!("recovery.{}", self.manifest.name);
+                let pod =
+                    Pod { namespace: self.namespace, instance: &instance, name: &self.manifest.name, base: &base };
+                volume::resolve(self.lookup.index, pod, "recovered", volume)
+            }
+        };
+        Ok((at, volume.map_err(|error| Finding::new(field, error))?))
+    }
+
+    /// Refuses what cannot be restored into, and paths of which nobody can say whose data is meant.
+    fn check(&self, host: Option<&str>, restore: &Vec<Restore>, field: &str) -> Result<(), Finding> {
+        for Restore { path, into } in restore {
+            if into.read_only() {
+                let problem = format!("`{path}` is a ConfigMap or Secret, which cannot be restored into");
+                return Err(Finding::new(field, problem));
+            }
+            if self.spec.snapshot.as_deref().is_some_and(|snapshot| snapshot != "latest") {
+                continue;
+            }
+            let of_host = self.writers.iter().filter(|writer| host.is_none_or(|host| host == writer.host));
+            let writers = of_host.filter(|writer| path::beneath(path, writer.path).is_some());
+            let several: BTreeSet<(&Target, &str)> = writers.map(|writer| (writer.target, writer.host)).collect();
+            if several.len() > 1 {
+                let names: Vec<String> =
+                    several.iter().map(|(target, host)| format!("{} as host `{host}`", target.key())).collect();
+                let problem = format!("`{path}` is stored in this repository by {}", names.join(" and by "));
+                let hosts: BTreeSet<&str> = several.iter().map(|(_, host)| *host).collect();
+                let way_out = if hosts.len() > 1 { "name one of them by `host`" } else { "name the `snapshot`" };
+                return Err(Finding::new(field, problem).suggest(way_out));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The paths that lie in no other of them.
+fn outermost(paths: BTreeSet<&str>) -> impl Iterator<Item = &str> {
+    let all: Vec<&str> = paths.into_iter().collect();
+    let kept: Vec<&str> = all
+        .iter()
+        .filter(|path| !all.iter().any(|other| other != *path && path::beneath(path, other).is_some()))
+        .copied()
+        .collect();
+    kept.into_iter()
+}
+
+/// Moves findings about a target to the field that names it here.
+fn at_workload(findings: Vec<Finding>) -> Vec<Finding> {
+    let moved = |finding: Finding| match finding.path.strip_prefix("spec.targetRef") {
+        Some(rest) => Finding { path: format!("spec.recoverTo.workload{rest}"), ..finding },
+        None => finding,
+    };
+    findings.into_iter().map(moved).collect()
+}
+
+/// Changes whenever what a manifest says does, and only then (FNV-1a, 64 bits).
+fn fingerprint(manifest: &Object) -> String {
+    let text = manifest.json.to_string();
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    format!("{hash:016x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapshots_are_named_by_id_or_as_the_first_generation_did() {
+        for (name, expected) in [
+            ("latest", "latest"),
+            ("0a1b2c3d", "0a1b2c3d"),
+            ("deployment.stash-demo-0a1b2c3d", "0a1b2c3d"),
+            ("not-a-hexid", "not-a-hexid"),
+            ("a-12345", "a-12345"),
+        ] {
+            assert_eq!(snapshot_id(name), expected);
+        }
+    }
+
+    #[test]
+    fn paths_within_others_are_left_out() {
+        let paths = BTreeSet::from(["/a/b", "/a", "/ab", "/c/d"]);
+        assert_eq!(outermost(paths).collect::<Vec<_>>(), ["/a", "/ab", "/c/d"]);
+    }
+}
