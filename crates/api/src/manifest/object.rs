@@ -153,12 +153,15 @@ fn rough_identity(tree: &Node) -> Identity {
 fn against_schema(tree: &mut Node, kind: &KindInfo) -> Vec<Finding> {
     static METADATA: LazyLock<Json> =
         LazyLock::new(|| SchemaSettings::default().into_generator().into_root_schema_for::<ObjectMeta>().to_value());
-    static OBJECT: LazyLock<Json> = LazyLock::new(|| {
-        // What apiVersion and kind say was looked at to find the kind.
-        json!({"type": "object", "properties": {"apiVersion": {}, "kind": {}, "metadata": {"type": "object"}}})
-    });
+    static OBJECT: LazyLock<Json> = LazyLock::new(
+        || json!({"type": "object", "properties": {"apiVersion": {}, "kind": {}, "metadata": {"type": "object"}}}),
+    );
     let place = (tree.line, tree.column);
     let mut findings = schema::check(tree, &[&OBJECT, kind.schema()], kind.schema(), &Path::default(), place);
+    // What these two say was looked at to find the kind.
+    findings.retain(
+        |finding| !matches!(finding.path.0.as_slice(), [Step::Key(key)] if key == "apiVersion" || key == "kind"),
+    );
     // A custom kind's schema leaves metadata to the API server.
     if kind.ours
         && let Some(entry) = tree.entry_mut("metadata")
