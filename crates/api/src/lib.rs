@@ -8,7 +8,8 @@
 //! - [`kinds`]: which kinds are known and the JSON schema of each.
 //! - [`crds`]: the CustomResourceDefinitions generated from the types.
 //!
-//! This crate never reads a file, opens a socket or asks a clock, and imports no other crate of Holdfast.
+//! This crate never reads a file (but for the rules of time zones that `jiff` looks up), opens a socket or asks a
+//! clock, and imports no other crate of Holdfast.
 
 pub mod appcatalog;
 pub mod crds;

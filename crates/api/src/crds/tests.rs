@@ -1,8 +1,11 @@
 use std::path::Path;
+use std::sync::LazyLock;
 
 use serde_json::json;
 
 use super::*;
+
+static CRDS: LazyLock<Vec<CustomResourceDefinition>> = LazyLock::new(crds);
 
 /// Every schema of every version with the path to it.
 fn check_every_schema(mut check: impl FnMut(&str, &Value)) {
@@ -18,7 +21,7 @@ fn check_every_schema(mut check: impl FnMut(&str, &Value)) {
             walk(&format!("{path}{{}}"), &schema["additionalProperties"], check);
         }
     }
-    for crd in crds() {
+    for crd in CRDS.iter() {
         for version in &crd.spec.versions {
             let schema = version.schema.as_ref().and_then(|schema| schema.open_api_v3_schema.as_ref()).unwrap();
             walk(&crd.spec.names.kind, &serde_json::to_value(schema).unwrap(), &mut check);
@@ -31,9 +34,9 @@ fn the_copies_in_deploy_are_fresh() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
     let update = std::env::var_os("UPDATE").is_some();
     let mut wanted = BTreeSet::new();
-    for crd in crds() {
+    for crd in CRDS.iter() {
         let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
-        let yaml = serde_saphyr::to_string(&crd).unwrap();
+        let yaml = serde_saphyr::to_string(crd).unwrap();
         if update {
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::write(folder.join(&name), &yaml).unwrap();
@@ -49,14 +52,14 @@ fn the_copies_in_deploy_are_fresh() {
 #[test]
 fn the_stream_holds_every_definition() {
     let yaml = to_yaml().unwrap();
-    assert_eq!(yaml.matches("---\napiVersion: apiextensions.k8s.io/v1\n").count(), crds().len());
+    assert_eq!(yaml.matches("---\napiVersion: apiextensions.k8s.io/v1\n").count(), CRDS.len());
     let read: Vec<CustomResourceDefinition> = serde_saphyr::from_multiple(&yaml).unwrap();
-    assert_eq!(read, crds());
+    assert_eq!(read, *CRDS);
 }
 
 #[test]
 fn every_kind_has_category_short_name_and_columns() {
-    for crd in crds() {
+    for crd in CRDS.iter() {
         let names = &crd.spec.names;
         assert_eq!(names.categories.as_deref(), Some(["holdfast".to_owned()].as_slice()), "{}", names.kind);
         assert!(names.short_names.as_ref().is_some_and(|names| !names.is_empty()), "{}", names.kind);
@@ -67,13 +70,13 @@ fn every_kind_has_category_short_name_and_columns() {
             assert_eq!(version.subresources.is_some(), has_status, "{}", names.kind);
         }
     }
-    let short: Vec<String> = crds().into_iter().flat_map(|crd| crd.spec.names.short_names.unwrap()).collect();
+    let short: Vec<&String> = CRDS.iter().flat_map(|crd| crd.spec.names.short_names.iter().flatten()).collect();
     assert_eq!(short.iter().collect::<BTreeSet<_>>().len(), short.len(), "{short:?}");
 }
 
 #[test]
 fn printer_columns_lead_to_fields() {
-    for crd in crds() {
+    for crd in CRDS.iter() {
         for version in &crd.spec.versions {
             let schema = json!(version.schema)["openAPIV3Schema"].clone();
             for column in version.additional_printer_columns.iter().flatten() {

@@ -147,3 +147,51 @@ impl Default for RetryConfig {
         Self { max_retry: Self::default_max_retry(), delay: Self::default_delay() }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn settings_stand_beside_the_other_fields() {
+        let given = json!({
+            "repository": {"name": "r"},
+            "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"},
+            "targetDirectories": ["/data"],
+            "schedule": "0 3 * * *",
+            "timeZone": "Europe/Berlin",
+            "jitter": "10m",
+            "backupAgent": {"name": "a"},
+            "paused": true,
+            "exclude": ["*.tmp"],
+            "excludeCaches": true,
+            "tags": ["t"],
+            "compression": "max",
+            "retryConfig": {"maxRetry": 1, "delay": "30s"},
+            "timeOut": "1h",
+            "backupHistoryLimit": 3,
+        });
+        let spec: BackupSpec = serde_json::from_value(given.clone()).unwrap();
+        assert_eq!(spec.settings.history_limit(), 3);
+        assert_eq!(serde_json::to_value(&spec).unwrap(), given);
+    }
+
+    #[test]
+    fn retries_have_the_documented_defaults() {
+        let retry: RetryConfig = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(retry, RetryConfig::default());
+        assert_eq!((retry.max_retry, retry.delay), (3, Duration::from_secs(60)));
+        assert_eq!(BackupSettings::default().history_limit(), 10);
+    }
+
+    #[test]
+    fn a_wrong_value_says_which_and_why() {
+        let error = serde_json::from_value::<BackupSettings>(json!({"schedule": "@every never"})).unwrap_err();
+        assert!(
+            error.to_string().contains("\"@every never\" is not a schedule: \"never\" is not a duration"),
+            "{error}"
+        );
+    }
+}

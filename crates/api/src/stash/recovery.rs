@@ -256,3 +256,54 @@ pub enum RecoveryPhase {
     /// It is not known how it ended.
     Unknown,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn recover_to(given: Value) -> Result<RecoverTo, String> {
+        serde_json::from_value(given).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_destination_is_a_volume_or_a_workload() {
+        let volume = json!({"volume": {"mountPath": "/d", "persistentVolumeClaim": {"claimName": "c"}}});
+        let workload = json!({"workload": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "d"}});
+        for given in [&volume, &workload] {
+            assert_eq!(serde_json::to_value(recover_to(given.clone()).unwrap()).unwrap(), *given);
+        }
+        let both = json!({"volume": volume["volume"], "workload": workload["workload"]});
+        assert_eq!(recover_to(both), Err("recoverTo must have either a volume or a workload, but has both".to_owned()));
+        assert_eq!(recover_to(json!({})), Err("recoverTo needs a volume or a workload".to_owned()));
+        assert_eq!(
+            recover_to(json!({"volume": {"mountPath": "/d"}})),
+            Err("a recovered volume needs a volume source such as hostPath or persistentVolumeClaim".to_owned())
+        );
+    }
+
+    #[test]
+    fn defaults_are_the_careful_ones() {
+        let spec: RecoverySpec = serde_json::from_value(json!({"repository": {"name": "r"}})).unwrap();
+        assert_eq!(spec.recovery_policy, RecoveryPolicy::IfNotRecovered);
+        assert!(!spec.overwrite_newer && !spec.delete_extra);
+    }
+
+    #[test]
+    fn the_older_version_is_read_too() {
+        let recovery: Recovery = serde_json::from_value(json!({
+            "apiVersion": "stash.appscode.com/v1alpha1", "kind": "Recovery", "metadata": {"name": "r"},
+            "spec": {
+                "repository": {"name": "deployment.x", "namespace": "demo"},
+                "snapshot": "deployment.x-0a1b2c3d",
+                "paths": ["/source/data"],
+                "recoveredVolumes": [{"mountPath": "/source/data", "hostPath": {"path": "/data"}}],
+                "nodeSelector": {"disk": "ssd"},
+                "imagePullSecrets": [{"name": "p"}],
+            },
+        }))
+        .unwrap();
+        assert_eq!(recovery.spec.recovered_volumes[0].volume.set_fields(), ["hostPath"]);
+    }
+}

@@ -246,3 +246,63 @@ impl ResticSpec {
         self.retention_policies.iter().find(|policy| policy.name.as_deref() == Some(name))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn check(spec: Value, expect: &str) {
+        let spec: ResticSpec = serde_json::from_value(spec).unwrap();
+        let form = match spec.form() {
+            Ok(ResticForm::Labelled { .. }) => "labelled".to_owned(),
+            Ok(ResticForm::Selected { .. }) => "selected".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(form, expect);
+    }
+
+    fn first() -> Value {
+        json!({"source": {"volumeName": "v", "path": "/p"},
+            "destination": {"path": "/r", "repositorySecretName": "s", "volume": {"name": "r", "emptyDir": {}}}})
+    }
+
+    fn second() -> Value {
+        json!({"selector": {}, "fileGroups": [{"path": "/p"}], "backend": {"rest": {"url": "http://r"}}})
+    }
+
+    fn with(mut spec: Value, field: &str, value: Value) -> Value {
+        spec[field] = value;
+        spec
+    }
+
+    #[test]
+    fn the_two_forms_are_told_apart() {
+        check(first(), "labelled");
+        check(with(first(), "tags", json!(["t"])), "labelled");
+        check(second(), "selected");
+        check(with(second(), "paused", json!(true)), "selected");
+        let named = json!([{"path": "/p", "retentionPolicyName": "p"}]);
+        let policies = json!([{"name": "p", "keepLast": 1}]);
+        check(with(with(second(), "fileGroups", named), "retentionPolicies", policies), "selected");
+    }
+
+    #[test]
+    fn what_is_no_form_says_why() {
+        check(json!({}), "nothing to back up: expected source and destination, or selector, fileGroups and backend");
+        check(json!({"tags": ["t"]}), "source is required beside tags");
+        check(with(first(), "destination", Value::Null), "destination is required beside source");
+        check(with(second(), "fileGroups", json!([])), "fileGroups is required beside selector");
+        check(json!({"retentionPolicies": [{}]}), "selector is required beside retentionPolicies");
+        check(
+            with(second(), "fileGroups", json!([{"path": "/p", "retentionPolicyName": "q"}])),
+            "fileGroup \"/p\" names the retention policy \"q\", which is not in retentionPolicies",
+        );
+        check(
+            with(second(), "source", first()["source"].clone()),
+            "source and selector belong to different generations of Restic: use either source and destination, or \
+             selector, fileGroups and backend",
+        );
+    }
+}
