@@ -1,5 +1,6 @@
 //! Golden tests of manifests: each folder of `tests/manifests` holds files and `want.txt`, which tells what became of
 //! them, whole. `HOLDFAST_BLESS=1` writes what is found instead of comparing.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::fmt::Write as _;
 use std::fs;
