@@ -1,6 +1,7 @@
 //! The kind of `appcatalog.appscode.com`: `AppBinding`, how to reach an application such as a database.
 
 #![allow(unreachable_pub, reason = "KubeSchema copies each struct, with its visibility, into a function body")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns have fields of the same value")]
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! The kinds of `stash.appscode.com`: `Restic` in `v1alpha1`, the others in `v1alpha2`.
 
 #![allow(unreachable_pub, reason = "KubeSchema copies each struct, with its visibility, into a function body")]
+#![allow(clippy::duplicated_attributes, reason = "printer columns have fields of the same value")]
 
 mod agent_template;
 mod backup;
