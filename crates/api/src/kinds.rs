@@ -42,7 +42,7 @@ impl KindInfo {
     /// The JSON schema of an object of this kind; references are to its own `$defs`. Generated at the first call.
     ///
     /// Texts that one of [`crate::values`] parses have its `format`: `holdfast-schedule`, `holdfast-duration`,
-    /// `holdfast-quantity` or `holdfast-calendar-span`.
+    /// `holdfast-quantity`, `holdfast-calendar-span` or `holdfast-time-zone`.
     pub fn schema(&self) -> &Value {
         &self.schema
     }

@@ -1,4 +1,5 @@
 //! The examples of the seeds are right as they stand: read without a mistake, a correction or a note.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
