@@ -1,7 +1,7 @@
 //! What can go wrong with a store, as a caller needs to tell it apart.
 
 /// The result of a store operation.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The class of a failure, for callers that decide on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,8 +8,10 @@ mod conformance;
 mod error;
 mod fault;
 mod local;
+mod location;
 mod memory;
 mod name;
+mod retry;
 mod s3;
 
 use std::time::Duration;
@@ -17,7 +19,9 @@ use std::time::Duration;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::{Fault, FaultyStore, Operation, Rule};
 pub use local::LocalStore;
+pub use location::{Access, Location, ParseError};
 pub use memory::MemoryStore;
+pub use retry::{Pause, Retry, RetryPolicy, SystemPause};
 pub use s3::{AccessKey, Credentials, S3Config, S3Store};
 
 /// One entry of a listing.

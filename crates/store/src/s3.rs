@@ -199,6 +199,8 @@ pub struct S3Store {
     client: AmazonS3,
     prefix: String,
     timeout: Duration,
+    single_put_bytes_max: usize,
+    part_bytes: usize,
     /// Whether the server was seen to keep conditions; empty until it was seen.
     conditional: OnceLock<bool>,
     /// The names that are being looked for and then written, where the server keeps no conditions.
@@ -250,6 +252,8 @@ impl S3Store {
             client,
             prefix: config.prefix.clone(),
             timeout: config.timeout,
+            single_put_bytes_max: SINGLE_PUT_BYTES_MAX,
+            part_bytes: PART_BYTES,
             conditional: OnceLock::new(),
             writing: Mutex::default(),
             written: Condvar::new(),
@@ -396,7 +400,7 @@ impl S3Store {
     fn put_parts(&self, name: &str, path: &Path, data: &[u8]) -> Result<()> {
         let mut upload = self.within("write", name, 0, self.client.put_multipart(path))?;
         let mut send = || {
-            for part in data.chunks(PART_BYTES) {
+            for part in data.chunks(self.part_bytes) {
                 self.within("write", name, part.len(), upload.put_part(part.to_vec().into()))?;
             }
             self.within("write", name, 0, upload.complete()).map(drop)
@@ -428,7 +432,7 @@ impl Store for S3Store {
 
     fn put(&self, name: &str, data: &[u8]) -> Result<()> {
         let path = self.object("write", name)?;
-        if data.len() > SINGLE_PUT_BYTES_MAX {
+        if data.len() > self.single_put_bytes_max {
             self.look(name, &path)?;
             return self.put_parts(name, &path, data);
         }

@@ -1,1 +1,249 @@
+//! Servers for the tests: real ones (MinIO, rclone) started for a test, and one that says what it is told.
 
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::{AccessKey, Credentials, S3Config};
+
+/// A real server on this machine, gone when dropped, also when the test panics.
+pub(super) struct Server {
+    process: Child,
+    address: SocketAddr,
+    scheme: &'static str,
+    folder: tempfile::TempDir,
+}
+
+pub(super) fn key() -> AccessKey {
+    AccessKey { id: "holdfast".to_owned(), secret: "not so secret".to_owned(), session_token: None }
+}
+
+impl Server {
+    pub(super) fn minio() -> Self {
+        Self::start("http", |folder, address| {
+            let mut command = server_command("minio");
+            command
+                .args(["server", "--quiet", "--address", &address.to_string()])
+                .args(["--console-address", &free_address().to_string(), "--certs-dir"])
+                .arg(folder.join("certs"))
+                .arg(folder.join("data"))
+                .env("MINIO_ROOT_USER", key().id)
+                .env("MINIO_ROOT_PASSWORD", key().secret)
+                .env("MINIO_UPDATE", "off");
+            command
+        })
+    }
+
+    pub(super) fn rclone() -> Self {
+        Self::start("http", rclone)
+    }
+
+    /// rclone behind TLS, with the PEM of the authority that vouches for it.
+    pub(super) fn rclone_tls() -> (Self, Vec<u8>) {
+        let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let (pem, secret) = (certificate.cert.pem(), certificate.signing_key.serialize_pem());
+        let server = Self::start("https", |folder, address| {
+            std::fs::write(folder.join("cert.pem"), &pem).unwrap();
+            std::fs::write(folder.join("key.pem"), &secret).unwrap();
+            let mut command = rclone(folder, address);
+            command.arg("--cert").arg(folder.join("cert.pem")).arg("--key").arg(folder.join("key.pem"));
+            command
+        });
+        (server, pem.into_bytes())
+    }
+
+    fn start(scheme: &'static str, command: impl Fn(&Path, SocketAddr) -> Command) -> Self {
+        let mut said = String::new();
+        // Another process may take the port between choosing and using it.
+        for _ in 0..5 {
+            let folder = tempfile::tempdir().unwrap();
+            std::fs::create_dir(folder.path().join("data")).unwrap();
+            let address = free_address();
+            let log = folder.path().join("log");
+            let output = std::fs::File::create(&log).unwrap();
+            let process = command(folder.path(), address)
+                .stdin(Stdio::null())
+                .stdout(output.try_clone().unwrap())
+                .stderr(output)
+                .spawn()
+                .unwrap();
+            let mut server = Self { process, address, scheme, folder };
+            if server.is_ready() {
+                return server;
+            }
+            said = std::fs::read_to_string(&log).unwrap();
+        }
+        panic!("the server does not start: {said}");
+    }
+
+    /// Waits until the server answers; false when it has ended.
+    fn is_ready(&mut self) -> bool {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while Instant::now() < deadline {
+            if self.process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            if answers(self.address) {
+                return true;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        false
+    }
+
+    pub(super) fn config(&self, bucket: &str, prefix: &str) -> S3Config {
+        let endpoint = format!("{}://{}", self.scheme, self.address);
+        S3Config {
+            credentials: Credentials::Key(key()),
+            region: Some("us-east-1".to_owned()),
+            ..S3Config::new(endpoint, bucket, prefix)
+        }
+    }
+
+    /// Where the server keeps its buckets.
+    pub(super) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+}
+
+fn rclone(folder: &Path, address: SocketAddr) -> Command {
+    let mut command = server_command("rclone");
+    command
+        .args(["serve", "s3", "--config", "/dev/null", "--addr", &address.to_string()])
+        .arg(format!("--auth-key={},{}", key().id, key().secret))
+        .arg("--cache-dir")
+        .arg(folder.join("cache"))
+        .arg(folder.join("data"));
+    command
+}
+
+/// A command that ends with the test process, even if that is killed.
+fn server_command(name: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL"]).arg(tool(name));
+    command
+}
+
+/// A tool that `cargo xtask tools` has installed, or the one that `HOLDFAST_<NAME>` names.
+fn tool(name: &str) -> PathBuf {
+    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase())).map(PathBuf::from);
+    let path = named.unwrap_or_else(|| {
+        let cache = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
+        let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/holdfast"));
+        cache.join("bin").join(name)
+    });
+    assert!(path.is_file(), "{} is missing; run: cargo xtask tools", path.display());
+    path
+}
+
+/// An address on which nothing listens.
+pub(super) fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+/// Whether an HTTP server answers, with anything but "not yet" (503).
+fn answers(address: SocketAddr) -> bool {
+    let Ok(mut stream) = TcpStream::connect(address) else {
+        return false;
+    };
+    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+    let request = format!("GET /minio/health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    let mut answer = String::new();
+    stream.write_all(request.as_bytes()).is_ok()
+        && stream.read_to_string(&mut answer).is_ok()
+        && answer.starts_with("HTTP/1.")
+        && !answer.contains(" 503 ")
+}
+
+/// A request as a [`Scripted`] server sees it.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    /// Method and path with the query.
+    pub(super) line: String,
+    /// All in lower case.
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+/// A server that answers with what a function says, byte by byte, and then closes the connection.
+pub(super) struct Scripted {
+    address: SocketAddr,
+    pub(super) requests: Arc<Mutex<Vec<Request>>>,
+}
+
+impl Scripted {
+    /// `answer` gets the request and its number, from 0.
+    pub(super) fn start(answer: impl Fn(&Request, usize) -> String + Send + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::clone(&requests);
+        // Ends with the test's process.
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let Some(request) = receive(&stream) else {
+                    continue;
+                };
+                let number = seen.lock().unwrap().len();
+                seen.lock().unwrap().push(request.clone());
+                // The client may have gone: it is under test, not this.
+                let _ = stream.write_all(answer(&request, number).as_bytes());
+            }
+        });
+        Self { address, requests }
+    }
+
+    pub(super) fn config(&self) -> S3Config {
+        S3Config {
+            credentials: Credentials::Key(key()),
+            timeout: Duration::from_secs(10),
+            ..S3Config::new(format!("http://{}", self.address), "bucket", "")
+        }
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.requests.lock().unwrap().iter().map(|request| request.line.clone()).collect()
+    }
+}
+
+fn receive(stream: &TcpStream) -> Option<Request> {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).ok().filter(|length| *length > 0)?;
+    let mut head = String::new();
+    loop {
+        let start = head.len();
+        reader.read_line(&mut head).ok()?;
+        if head[start..].trim().is_empty() {
+            break;
+        }
+    }
+    let head = head.to_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).map_or(0, |n| n.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).ok()?;
+    let line = line.trim().trim_end_matches(" HTTP/1.1").to_owned();
+    Some(Request { line, head, body })
+}
+
+/// An HTTP answer with a body.
+pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
+    let length = body.len();
+    format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
+}
+
+/// S3's way to say no.
+pub(super) fn refusal(status: &str, code: &str) -> String {
+    answer(status, "", &format!("<Error><Code>{code}</Code><Message>because</Message></Error>"))
+}
