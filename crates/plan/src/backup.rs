@@ -1,11 +1,13 @@
 //! From a `Backup`, written or generated, to what its runs do: one planned backup per host of its target.
 
+use std::path::Path;
+
 use holdfast_api::stash::{Backup, BackupSettings};
 use holdfast_api::values::{AgentReference, Schedule, TimeZone, Timing};
 
 use crate::host::Host;
 use crate::key::{ObjectKey, TargetKind};
-use crate::planned::{PlannedBackup, PlannedSnapshot, Retention};
+use crate::planned::{PlannedBackup, PlannedRepository, PlannedSnapshot, Retention};
 use crate::report::{Finding, Report};
 use crate::repository::Repositories;
 use crate::retry::Retry;
@@ -73,6 +75,11 @@ pub(crate) fn plan(
     else {
         return Err(findings);
     };
+    for (number, directory) in sources.iter().flat_map(|source| source.directories.iter().enumerate()) {
+        if let Some(finding) = holds_repository(lookup, repository, directory, number, &spec.settings) {
+            return Err(finding.into());
+        }
+    }
     if sources.is_empty() {
         let problem = format!("{} has 0 replicas: there is nothing to back up", target.key());
         warnings.push(Finding::new("spec.targetRef", problem));
@@ -106,6 +113,25 @@ pub(crate) fn plan(
         }
     });
     Ok(scheduled.collect())
+}
+
+/// Refuses a directory that the repository itself lies in, unless something is left out of it: each backup would
+/// hold all those before it.
+fn holds_repository(
+    lookup: Lookup<'_>,
+    repository: &PlannedRepository,
+    directory: &Directory,
+    number: usize,
+    settings: &BackupSettings,
+) -> Option<Finding> {
+    repository.volume.as_ref()?;
+    let read = directory.source.directory(lookup.settings.volumes.as_ref());
+    let inside = Path::new(&repository.location).starts_with(read);
+    (inside && settings.exclude.is_empty()).then(|| {
+        let problem = format!("the repository lies in `{}` and would be backed up into itself", directory.path);
+        let way_out = "move the repository elsewhere, or leave it out by `exclude`";
+        Finding::new(format!("spec.targetDirectories[{number}]"), problem).suggest(way_out)
+    })
 }
 
 fn needs_directories(kind: TargetKind) -> bool {

@@ -7,7 +7,8 @@
 //! - Recoveries go first, then what was triggered, then the rest by the time it has been due.
 //! - Two runs never use one location at once, and no more than [`Settings::slots`] go on at once.
 //! - A backup waits for a recovery into a volume that it reads: it would otherwise store the empty
-//!   volume, and retention would in time remove the good snapshots for it.
+//!   volume, and retention would in time remove the good snapshots for it. A recovery that found no snapshot
+//!   holds nothing up: it is the backup that makes the first one.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -134,7 +135,8 @@ fn recovery_start(
     now: Timestamp,
 ) -> (RecoveryState, Start) {
     let none = RecoveryHistory::default();
-    let RecoveryHistory { recovered, last_occasion, last_start, last_end, attempts } = history.unwrap_or(&none);
+    let RecoveryHistory { recovered, last_occasion, last_start, last_end, no_snapshot: _, attempts } =
+        history.unwrap_or(&none);
     if running {
         return (RecoveryState::Running, Start::Never);
     }
@@ -149,6 +151,12 @@ fn recovery_start(
         Some(at) => (RecoveryState::Pending, Start::At(at)),
         None => (RecoveryState::Failed, Start::Never),
     }
+}
+
+/// Whether backups wait for a recovery into what they read: while it is not done, unless there is nothing to restore.
+pub(crate) fn holds_backups(recovery: &PlannedRecovery, observed: &Observed) -> bool {
+    let no_snapshot = observed.recoveries.get(&recovery.id).is_some_and(|history| history.no_snapshot);
+    recovery.state != RecoveryState::Recovered && !no_snapshot
 }
 
 /// Decides which of the due runs start now and what the others wait for.
@@ -167,7 +175,7 @@ fn line_up(
     let repository_of_recovery: HashMap<&str, &str> =
         recoveries.iter().map(|recovery| (recovery.id.as_str(), recovery.repository.as_str())).collect();
     let mut written: HashMap<&Volume, &str> = HashMap::new();
-    for recovery in recoveries.iter().filter(|recovery| recovery.state != RecoveryState::Recovered) {
+    for recovery in recoveries.iter().filter(|recovery| holds_backups(recovery, observed)) {
         for restore in &recovery.restore {
             written.entry(&restore.into.volume).or_insert(&recovery.id);
         }

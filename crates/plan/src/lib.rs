@@ -108,19 +108,23 @@ pub fn plan(outcome: &Outcome, observed: &Observed, settings: &Settings) -> Plan
     let repositories = repositories.into_planned();
     let due::Agenda { due, next } =
         due::agenda(settings, observed, &repositories, &mut backups, &mut recoveries, &triggers);
-    report_failed(&index, &recoveries, &mut report);
+    report_failed(&index, observed, &recoveries, &mut report);
     let (errors, warnings) = report.finish();
     let backups = backups.into_iter().map(|backup| backup.planned).collect();
     Plan { repositories, backups, recoveries, triggers, generated, due, next, errors, warnings }
 }
 
-/// A recovery that failed for good holds up the backups of what it writes: that must not pass unnoticed.
-fn report_failed(index: &Index<'_>, recoveries: &[PlannedRecovery], report: &mut Report) {
+/// A recovery that failed for good may hold up the backups of what it writes: that must not pass unnoticed.
+fn report_failed(index: &Index<'_>, observed: &Observed, recoveries: &[PlannedRecovery], report: &mut Report) {
     for recovery in recoveries.iter().filter(|recovery| recovery.state == RecoveryState::Failed) {
         let ObjectKey { namespace, name, .. } = &recovery.object;
-        if let Some(recovery) = index.recoveries.get(&(namespace.as_str(), name.as_str())) {
-            let problem = "it failed as often as it may be tried; backups of what it writes wait for it";
-            report.errors(recovery.manifest, Finding::new("", problem).suggest("correct it or remove it"));
+        if let Some(found) = index.recoveries.get(&(namespace.as_str(), name.as_str())) {
+            let problem = if due::holds_backups(recovery, observed) {
+                "it failed as often as it may be tried; backups of what it writes wait for it"
+            } else {
+                "it found no snapshot to restore, as often as it may be tried"
+            };
+            report.errors(found.manifest, Finding::new("", problem).suggest("correct it or remove it"));
         }
     }
 }

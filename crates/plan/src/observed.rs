@@ -51,6 +51,9 @@ pub struct RecoveryHistory {
     pub last_start: Option<Timestamp>,
     /// When the last finished run ended.
     pub last_end: Option<Timestamp>,
+    /// Whether the last run found nothing to restore: no repository yet, or no snapshot that holds the paths. Then no
+    /// backup waits for it, since there is no history that could be lost; the first backup could not be made otherwise.
+    pub no_snapshot: bool,
     /// Runs begun for `last_occasion`, so that one cut short by a crash counts as well.
     pub attempts: u32,
 }

@@ -121,6 +121,13 @@ impl Draft<'_> {
             return Err(Finding::new(format!("{field}.{store}"), problem).suggest(way_out).into());
         }
         let mut findings = Vec::new();
+        if let BackendKind::Local(local) = &backend.kind
+            && local.volume.empty_dir.is_some()
+        {
+            let problem = "the repository is in an emptyDir, which a cluster deletes with its pod";
+            let way_out = "keep it in a claim or on a hostPath";
+            warnings.push(Finding::new(field, problem).suggest(way_out));
+        }
         let located = self.locate(lookup).map_err(|finding| findings.push(finding)).ok();
         let opened = self.open(lookup, warnings).map_err(|finding| findings.push(finding)).ok();
         match (located, opened) {

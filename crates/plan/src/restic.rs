@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::names::{RESTIC_CONFIG_LABEL, secret_keys};
 use holdfast_api::stash::{Restic, ResticForm};
-use holdfast_api::values::{Backend, BackendKind, LocalBackend, Schedule, VolumeSource};
+use holdfast_api::values::{Backend, BackendKind, LocalBackend, RetentionPolicy, Schedule, VolumeSource};
 use k8s_openapi::api::core::v1::VolumeMount;
 
 use crate::backup::{Scheduled, agents, id, own_tag};
@@ -250,7 +250,8 @@ fn instructions<'a>(
                         host: policy.retain_hostname.clone().unwrap_or_default(),
                         tags: policy.retain_tags.clone(),
                         paths: vec![path.clone()],
-                        policy: rules,
+                        // The first generation has no field for it, and forgets nothing to keep its data.
+                        policy: RetentionPolicy { prune: true, ..rules },
                     }),
                     wanted: Wanted { field: "spec.source.volumeName".to_owned(), path },
                 }],

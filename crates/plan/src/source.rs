@@ -90,11 +90,16 @@ pub struct Files {
     /// Key to relative path of the file; empty means every key under its own name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub items: BTreeMap<String, String>,
-    /// Permission bits of the files.
+    /// Permission bits of the files; written in octal, as `0644`.
+    #[serde(serialize_with = "octal")]
     pub mode: u32,
     /// Whether the object, or a key of `items`, may be missing.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
+}
+
+fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&format_args!("{mode:04o}"))
 }
 
 impl DirectorySource {

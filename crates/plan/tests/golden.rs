@@ -4,11 +4,12 @@
 //! right but differs is rewritten with `UPDATE=1 cargo test -p holdfast-plan --test golden`, and read before it
 //! is committed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use holdfast_api::manifest;
-use holdfast_plan::{Observed, Settings, plan};
+use holdfast_api::manifest::{self, Outcome};
+use holdfast_plan::{Observed, Plan, Settings, plan};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -33,49 +34,98 @@ impl Default for Situation {
     }
 }
 
-fn golden() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden")
+/// A case as it is given.
+struct Given {
+    name: String,
+    folder: PathBuf,
+    outcome: Outcome,
+    observed: Observed,
+    settings: Settings,
 }
 
-/// The plan of a case, as `holdfast plan` prints it.
-fn found(case: &Path) -> String {
-    let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(case.join("given"))
-        .unwrap_or_else(|error| panic!("{}: {error}", case.display()))
-        .map(|entry| entry.unwrap())
-        .filter(|entry| entry.file_type().unwrap().is_file())
-        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
-        .collect();
-    files.sort();
-    let situation = match files.iter().position(|(name, _)| name == "situation.yaml") {
-        Some(at) => {
-            let text = String::from_utf8(files.remove(at).1).unwrap();
-            serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
-        }
-        None => Situation::default(),
-    };
-    let Situation { now, started, node, slots, stores, observed } = situation;
-    let mut settings = Settings::new(now, "/manifests", "/volumes", node);
-    settings.started = started.unwrap_or(now);
-    settings.slots = slots;
-    settings.stores = stores.unwrap_or(settings.stores);
-    let outcome = manifest::read(files.iter().map(|(name, contents)| (name.as_str(), contents.as_slice())));
-    serde_saphyr::to_string(&plan(&outcome, &observed, &settings)).unwrap()
+impl Given {
+    fn read(folder: PathBuf) -> Self {
+        let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(folder.join("given"))
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
+            .map(|entry| entry.unwrap().path())
+            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+            .collect();
+        files.sort();
+        let situation = match files.iter().position(|(file, _)| file == "situation.yaml") {
+            Some(at) => {
+                let text = String::from_utf8(files.remove(at).1).unwrap();
+                serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"))
+            }
+            None => Situation::default(),
+        };
+        let Situation { now, started, node, slots, stores, observed } = situation;
+        let mut settings = Settings::new(now, "/manifests", "/volumes", node);
+        settings.started = started.unwrap_or(now);
+        settings.slots = slots;
+        settings.stores = stores.unwrap_or(settings.stores);
+        let outcome = manifest::read(files.iter().map(|(file, contents)| (file.as_str(), contents.as_slice())));
+        Self { name, folder, outcome, observed, settings }
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&self.outcome, &self.observed, &self.settings)
+    }
+}
+
+fn cases() -> impl Iterator<Item = Given> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
+    let mut cases: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(cases.len() > 40, "only {} cases are left", cases.len());
+    cases.into_iter().map(Given::read)
 }
 
 #[test]
 fn every_case_gives_the_plan_it_wants() {
-    let mut cases: Vec<PathBuf> = fs::read_dir(golden()).unwrap().map(|entry| entry.unwrap().path()).collect();
-    cases.sort();
-    assert!(!cases.is_empty(), "no case in {}", golden().display());
     let mut different = Vec::new();
-    for case in cases {
-        let want = case.join("want.yaml");
-        let found = found(&case);
+    for given in cases() {
+        let want = given.folder.join("want.yaml");
+        let found = serde_saphyr::to_string(&given.plan()).unwrap();
         if std::env::var_os("UPDATE").is_some() {
             fs::write(&want, &found).unwrap();
         } else if fs::read_to_string(&want).ok().as_deref() != Some(&found) {
-            different.push(format!("{}:\n{found}", case.file_name().unwrap().display()));
+            different.push(format!("{}:\n{found}", given.name));
         }
     }
     assert!(different.is_empty(), "these plans are not those of want.yaml:\n{}", different.join("\n"));
+}
+
+#[test]
+fn the_order_of_objects_does_not_matter() {
+    for mut given in cases() {
+        let plan = given.plan();
+        given.outcome.objects.reverse();
+        assert_eq!(given.plan(), plan, "{}", given.name);
+    }
+}
+
+#[test]
+fn no_secret_reaches_a_plan() {
+    for given in cases() {
+        let text = serde_json::to_string(&given.plan()).unwrap();
+        assert!(!text.contains("never printed"), "{}", given.name);
+    }
+}
+
+#[test]
+fn what_starts_is_planned_and_alone_on_its_repository() {
+    for given in cases() {
+        let plan = given.plan();
+        let mut busy: BTreeSet<&str> = given.observed.running.values().map(String::as_str).collect();
+        let starting: Vec<_> = plan.due.iter().filter(|due| due.waits_for.is_none()).collect();
+        assert!(starting.is_empty() || starting.len() + given.observed.running.len() <= given.settings.slots);
+        for due in starting {
+            let of_backup = plan.backups.iter().find(|backup| backup.id == due.id).map(|backup| &backup.repository);
+            let of_recovery = plan.recoveries.iter().find(|other| other.id == due.id).map(|other| &other.repository);
+            let repository = of_backup.or(of_recovery).unwrap_or_else(|| panic!("{}: {}", given.name, due.id));
+            let location = plan.repositories.iter().find(|other| other.id == *repository).map(|found| &found.location);
+            assert!(busy.insert(location.unwrap()), "{}: two runs on {repository}", given.name);
+        }
+    }
 }
