@@ -89,3 +89,37 @@ pub struct ServiceReference {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_field_survives_a_round_trip() {
+        let spec = json!({
+            "type": "kubedb.com/postgres",
+            "version": "11.2",
+            "clientConfig": {
+                "service": {"scheme": "postgresql", "name": "quick-postgres", "port": 5432, "path": "/db", "query": "a=b"},
+                "insecureSkipTLSVerify": true,
+                "caBundle": "aGVsbG8=",
+            },
+            "secret": {"name": "quick-postgres-auth"},
+            "parameters": {"sslmode": "disable"},
+        });
+        let binding: AppBindingSpec = serde_json::from_value(spec.clone()).unwrap();
+        assert_eq!(
+            binding.client_config.ca_bundle.as_ref().map(|bundle| bundle.0.as_slice()),
+            Some(b"hello".as_slice())
+        );
+        assert_eq!(serde_json::to_value(binding).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_port_beyond_the_last_is_an_error() {
+        let service = json!({"name": "s", "port": 65_536});
+        assert!(serde_json::from_value::<ServiceReference>(service).is_err());
+    }
+}

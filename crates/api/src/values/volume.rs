@@ -329,3 +329,26 @@ impl From<Volume> for VolumeSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn every_source_is_named_as_it_is_written_and_survives_a_pods_volume() {
+        let schema = schemars::schema_for!(VolumeSource).to_value();
+        let sources: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        assert_eq!(sources.len(), 30);
+        for name in sources {
+            let source: VolumeSource = serde_json::from_value(json!({name.as_str(): {}})).unwrap();
+            assert_eq!(source.set_fields(), [name]);
+            source.exactly_one("it").unwrap();
+            let volume = source.clone().into_volume("v".to_owned());
+            let written: Value = serde_json::to_value(&volume).unwrap();
+            assert!(written.get(name).is_some() && written["name"] == "v", "{written}");
+            assert_eq!(VolumeSource::from(volume), source);
+        }
+    }
+}
