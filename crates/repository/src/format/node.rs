@@ -424,3 +424,34 @@ impl NodeJson<'_> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes() {
+        for (kind, unix, ours) in [
+            (NodeKind::File, 0o644, 420),
+            (NodeKind::Dir, 0o1777, 2_148_532_735),
+            (NodeKind::Dev, 0o644, 67_109_284),
+            (NodeKind::CharDev, 0o644, 69_206_436),
+            (NodeKind::Fifo, 0o644, 33_554_852),
+            (NodeKind::Symlink, 0o777, 134_218_239),
+            (NodeKind::File, 0o4775, 8_389_117),
+            (NodeKind::File, 0o2000, 1 << 22),
+            (NodeKind::Socket, 0, 1 << 24),
+        ] {
+            assert_eq!(mode::from_unix(kind, unix), ours, "{kind} {unix:o}");
+            assert_eq!(mode::to_unix(ours), unix);
+        }
+    }
+
+    #[test]
+    fn kinds() {
+        for (kind, name) in NodeKind::NAMES {
+            assert_eq!((NodeKind::from_name(name), kind.name()), (kind, name));
+        }
+        assert_eq!(NodeKind::from_name("whiteout"), NodeKind::Unknown);
+    }
+}

@@ -1,7 +1,7 @@
 //! A directory as a tree blob stores it: its entries, sorted by the bytes of their names.
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::IgnoredAny;
 
 use super::node::{NameCache, Node, NodeJson};
 
@@ -220,7 +220,7 @@ impl Nodes<'_> {
                 _ => return Err(self.text.unexpected("',' or '}'")),
             }
             is_first = false;
-            let key: String = self.text.owned_value()?;
+            let key: String = self.text.value()?;
             self.text.expect(b':', "':'")?;
             if key == "nodes" && self.text.peek() == Some(b'[') {
                 self.text.offset += 1;
@@ -288,8 +288,163 @@ impl<'a> Cursor<'a> {
         self.offset += values.byte_offset();
         Ok(value)
     }
+}
 
-    fn owned_value<T: DeserializeOwned>(&mut self) -> Result<T, TreeError> {
-        self.value()
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Id;
+    use crate::format::node::{ExtendedAttribute, NodeKind};
+    use crate::format::time::Timestamp;
+
+    /// Trees of restic 0.19.1.
+    const FILE: &str = concat!(
+        r#"{"name":"h1\\n","type":"file","mode":8389117,"mtime":"2300-01-01T00:00:00Z","atime":"2300-01-01T00:00:00Z","#,
+        r#""ctime":"2026-11-21T08:03:35.625300019Z","uid":0,"gid":7,"user":"root","inode":10535859,"device_id":65024,"#,
+        r#""size":2,"links":2,"extended_attributes":[{"name":"user.z","value":"eno="},{"name":"user.a","value":""}],"#,
+        r#""content":["6d7ebc44c5bc26207e62f4f628f912e1a0f41ed11764891aa7dd99eab83228e7"]}"#
+    );
+    const LINK: &str = concat!(
+        r#"{"name":"ln","type":"symlink","mode":134218239,"mtime":"2026-11-21T08:03:08.8Z","#,
+        r#""atime":"2026-11-21T08:03:08.8+01:00","ctime":"2026-11-21T08:03:08.8Z","uid":1,"gid":0,"user":"a","#,
+        r#""group":"b","inode":1,"links":1,"linktarget":"tgt\ufffd","linktarget_raw":"dGd0/w==","content":null}"#
+    );
+    const DIR: &str = concat!(
+        r#"{"name":"sub","type":"dir","mode":2148532735,"mtime":"1960-01-02T03:04:05.123456789Z","#,
+        r#""atime":"1960-01-02T03:04:05.123456789Z","ctime":"2026-11-21T08:03:35Z","uid":0,"gid":0,"user":"root","#,
+        r#""generic_attributes":{"windows.creation_time":"x" , "z":1},"content":null,"#,
+        r#""subtree":"ac08ce34ba4f8123618661bef2425f7028ffb9ac740578a3ee88684d2523fee8","error":"e"}"#
+    );
+
+    fn tree_of(nodes: &[&str]) -> String {
+        format!("{{\"nodes\":[{}]}}\n", nodes.join(","))
+    }
+
+    #[test]
+    fn what_restic_wrote_comes_back_byte_for_byte() {
+        for nodes in [&[][..], &[FILE], &[DIR], &[FILE, LINK, DIR]] {
+            let json = tree_of(nodes);
+            let tree = Tree::parse(json.as_bytes()).unwrap();
+            assert_eq!(tree.nodes.len(), nodes.len());
+            assert_eq!(String::from_utf8(tree.to_json()).unwrap(), json);
+            assert!(tree.check_names().is_empty());
+        }
+        let tree = Tree::parse(tree_of(&[FILE, LINK, DIR]).as_bytes()).unwrap();
+        assert_eq!(tree.find(b"h1\n").unwrap().size, 2);
+        assert_eq!(tree.find(b"ln").unwrap().link_target, b"tgt\xff");
+        assert_eq!(tree.find(b"sub").unwrap().kind, NodeKind::Dir);
+        assert_eq!(tree.find(b"x"), None);
+    }
+
+    #[test]
+    fn unknown_fields_and_white_space_are_passed_over() {
+        let nodes = tree_of(&[&FILE.replacen('{', r#"{"new":{"a":[1,{}]},"#, 1), LINK]);
+        let list = nodes.trim_end().strip_prefix("{").unwrap().strip_suffix("}").unwrap();
+        let json = format!(" {{ \"a\" : 1.5e3 , \"b\":\"]}}\",\n{list} , \"c\":[null] }} \t");
+        assert_eq!(Tree::parse(json.as_bytes()).unwrap(), Tree::parse(tree_of(&[FILE, LINK]).as_bytes()).unwrap());
+        for empty in ["{}", r#"{"nodes":null}"#, r#"{"nodes":[]}"#, r#"{"x":1}"#] {
+            assert_eq!(Tree::parse(empty.as_bytes()).unwrap(), Tree::default(), "{empty}");
+        }
+    }
+
+    #[test]
+    fn no_beginning_of_a_tree_is_a_tree() {
+        let json = tree_of(&[FILE, LINK, DIR]);
+        for length in 0..json.trim_end().len() {
+            assert!(Tree::parse(&json.as_bytes()[..length]).is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn no_damaged_byte_makes_a_panic() {
+        let json = tree_of(&[FILE, LINK, DIR]).into_bytes();
+        for position in 0..json.len() {
+            for damage in [0, b'"', b'\\', b'{', b'}', b']', b',', 0xff] {
+                let mut json = json.clone();
+                json[position] = damage;
+                if let Ok(tree) = Tree::parse(&json) {
+                    tree.check_names();
+                    tree.to_json();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn malformed_trees_are_refused() {
+        let tree = tree_of(&[FILE]);
+        for json in [
+            tree.replace("\"uid\":0", "\"uid\":-1"),
+            tree.replace("6d7ebc", "6d7eb"),
+            tree.replace("eno=", "en"),
+            tree.replace("2300-01-01", "2300-01-41"),
+            tree.replace(r"h1\\n", r"h1\\q"),
+            tree.replace("]}\n", "]}x"),
+            tree.replace("]}\n", "],\"nodes\":[]}"),
+            tree.replace("]}\n", ",]}"),
+            tree_of(&[FILE, ""]),
+            "[]".into(),
+            "null".into(),
+        ] {
+            assert!(Tree::parse(json.as_bytes()).is_err(), "{json}");
+        }
+    }
+
+    fn named(name: &[u8]) -> Node {
+        Node { name: name.into(), ..Node::default() }
+    }
+
+    #[test]
+    fn names_that_are_unsafe_or_out_of_order() {
+        for name in [&b""[..], b".", b"..", b"a/b", b"a\0b"] {
+            assert!(check_name(&named(name)).is_err());
+            assert!(TreeBuilder::default().push(&named(name)).is_err());
+        }
+        let mut builder = TreeBuilder::default();
+        builder.push(&named(b"b")).unwrap();
+        assert!(matches!(builder.push(&named(b"b")), Err(TreeError::Order { .. })));
+        assert!(matches!(builder.push(&named(b"a")), Err(TreeError::Order { .. })));
+        builder.push(&named(b"b\xff")).unwrap();
+        assert_eq!(Tree::parse(&builder.finish()).unwrap().nodes.len(), 2);
+
+        let tree = Tree { nodes: [&b"b"[..], b"a", b"a", b"..", b"c"].map(named).to_vec() };
+        let read = Tree::parse(&tree.to_json()).unwrap();
+        assert_eq!(read.check_names().len(), 4, "{:?}", read.check_names());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_node_comes_back(
+            name in proptest::collection::vec(1u8.., 1..40),
+            target in proptest::collection::vec(0u8.., 0..40),
+            value in proptest::collection::vec(0u8.., 0..40),
+            numbers in proptest::array::uniform6(0u64..),
+            seconds in -62_135_596_800i64..253_402_300_800,
+            nanoseconds in 0u32..1_000_000_000,
+            user in ".{0,8}",
+            content in proptest::option::of(proptest::collection::vec(proptest::array::uniform32(0u8..), 0..3)),
+        ) {
+            let time = Timestamp::from_unix(seconds, nanoseconds);
+            let node = Node {
+                name,
+                kind: NodeKind::CharDev,
+                mode: numbers[0] as u32,
+                mtime: time,
+                ctime: time,
+                uid: numbers[1] as u32,
+                user: Some(user.as_str().into()).filter(|_| !user.is_empty()),
+                inode: numbers[2],
+                size: numbers[3],
+                links: numbers[4],
+                device: numbers[5],
+                link_target: target,
+                extended_attributes: vec![ExtendedAttribute { name: b"user.\xc3\xa9".to_vec(), value: Some(value) }],
+                content: content.map(|ids| ids.into_iter().map(Id).collect()),
+                subtree: Some(Id::of(b"")),
+                ..Node::default()
+            };
+            let tree = Tree { nodes: vec![node] };
+            proptest::prop_assert_eq!(Tree::parse(&tree.to_json()).unwrap(), tree);
+        }
     }
 }
