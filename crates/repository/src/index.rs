@@ -4,6 +4,7 @@
 //! never move (no copy of everything when it grows), found through open-addressing tables of 4-byte slots.
 //! Sharded by hash, so that many threads look up and add at once.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::Id;
@@ -47,13 +48,30 @@ struct Entry {
     raw_length: u32,
 }
 
+impl Entry {
+    fn packed(&self, kind: BlobKind) -> PackedBlob {
+        let &Self { id, offset, length, raw_length, .. } = self;
+        PackedBlob { id, kind, offset, length, raw_length }
+    }
+}
+
 #[derive(Default)]
 struct Shard {
     blocks: Vec<Vec<Entry>>,
     slots: Vec<u32>,
     len: usize,
-    /// Further copies of blobs that the slots already find.
-    duplicates: Vec<Entry>,
+    /// Further copies of blobs that the slots already find, by blob, pack and offset.
+    duplicates: BTreeMap<(Id, u32, u32), Lengths>,
+}
+
+#[derive(Clone, Copy)]
+struct Lengths {
+    length: u32,
+    raw_length: u32,
+}
+
+fn duplicate((&(id, pack, offset), &Lengths { length, raw_length }): (&(Id, u32, u32), &Lengths)) -> Entry {
+    Entry { id, pack, offset, length, raw_length }
 }
 
 impl Shard {
@@ -74,7 +92,21 @@ impl Shard {
     }
 
     fn find(&self, id: &Id) -> Option<&Entry> {
-        if self.slots.is_empty() { None } else { self.entry(self.slots[self.slot(id)]) }
+        self.entry(self.number(id)?)
+    }
+
+    /// The number of the entry that [`Self::find`] gives.
+    fn number(&self, id: &Id) -> Option<u32> {
+        if self.slots.is_empty() {
+            return None;
+        }
+        Some(self.slots[self.slot(id)]).filter(|&number| number != EMPTY)
+    }
+
+    /// Every copy of a blob, the one that [`Self::find`] gives first.
+    fn copies(&self, id: &Id) -> impl Iterator<Item = Entry> {
+        let further = self.duplicates.range((*id, 0, 0)..=(*id, u32::MAX, u32::MAX)).map(duplicate);
+        self.find(id).copied().into_iter().chain(further)
     }
 
     fn find_mut(&mut self, id: &Id) -> Option<&mut Entry> {
@@ -126,16 +158,29 @@ fn hash(id: &Id) -> u64 {
 pub struct Index {
     data: [Mutex<Shard>; SHARDS],
     trees: [Mutex<Shard>; SHARDS],
-    packs: RwLock<Vec<Id>>,
+    packs: RwLock<Packs>,
+}
+
+#[derive(Default)]
+struct Packs {
+    ids: Vec<Id>,
+    numbers: HashMap<Id, u32>,
+}
+
+fn shard_of(id: &Id) -> usize {
+    usize::from(id.0[0]) % SHARDS
 }
 
 impl Index {
-    fn shard(&self, kind: BlobKind, id: &Id) -> MutexGuard<'_, Shard> {
-        let shards = match kind {
+    fn shards(&self, kind: BlobKind) -> &[Mutex<Shard>; SHARDS] {
+        match kind {
             BlobKind::Data => &self.data,
             BlobKind::Tree => &self.trees,
-        };
-        shards[usize::from(id.0[0]) % SHARDS].lock().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    fn shard(&self, kind: BlobKind, id: &Id) -> MutexGuard<'_, Shard> {
+        self.shards(kind)[shard_of(id)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Adds a stored pack, as an index file or a finished upload tells of it.
@@ -147,7 +192,12 @@ impl Index {
             if !shard.insert(entry) {
                 match shard.find_mut(&blob.id) {
                     Some(found) if found.pack == IN_FLIGHT => *found = entry,
-                    _ => shard.duplicates.push(entry),
+                    // Several indexes may name one pack.
+                    Some(found) if (found.pack, found.offset) == (number, blob.offset) => {}
+                    _ => {
+                        let lengths = Lengths { length: blob.length, raw_length: blob.raw_length };
+                        shard.duplicates.insert((blob.id, number, blob.offset), lengths);
+                    }
                 }
             }
         }
@@ -155,8 +205,11 @@ impl Index {
 
     fn add_pack_id(&self, id: Id) -> u32 {
         let mut packs = self.packs.write().unwrap_or_else(PoisonError::into_inner);
-        packs.push(id);
-        (packs.len() - 1) as u32
+        let Packs { ids, numbers } = &mut *packs;
+        *numbers.entry(id).or_insert_with(|| {
+            ids.push(id);
+            (ids.len() - 1) as u32
+        })
     }
 
     /// Claims a blob that is about to be stored; false if it is stored, or being stored, already.
@@ -177,10 +230,7 @@ impl Index {
 
     /// Every place the blob is stored in, the one that [`Index::find`] gives first.
     pub fn find_all(&self, kind: BlobKind, id: &Id) -> Vec<Location> {
-        let entries: Vec<Entry> = {
-            let shard = self.shard(kind, id);
-            shard.find(id).into_iter().chain(shard.duplicates.iter().filter(|entry| entry.id == *id)).copied().collect()
-        };
+        let entries: Vec<Entry> = self.shard(kind, id).copies(id).collect();
         entries.iter().filter_map(|entry| self.location(entry)).collect()
     }
 
@@ -188,23 +238,23 @@ impl Index {
         if entry.pack == IN_FLIGHT {
             return None;
         }
-        let pack = *self.packs.read().unwrap_or_else(PoisonError::into_inner).get(entry.pack as usize)?;
+        let pack = *self.packs.read().unwrap_or_else(PoisonError::into_inner).ids.get(entry.pack as usize)?;
         Some(Location { pack, offset: entry.offset, length: entry.length, raw_length: entry.raw_length })
     }
 
-    /// The packs that indexes name; one that several indexes name stands here several times.
+    /// The packs that indexes name, each once.
     pub fn packs(&self) -> Vec<Id> {
-        self.packs.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.packs.read().unwrap_or_else(PoisonError::into_inner).ids.clone()
     }
 
     /// Calls `visit` with every stored blob, copies too, with its pack's place in [`Index::packs`].
     pub fn for_each(&self, visit: &mut dyn FnMut(u32, PackedBlob)) {
-        for (kind, shards) in [(BlobKind::Data, &self.data), (BlobKind::Tree, &self.trees)] {
-            for shard in shards {
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for shard in self.shards(kind) {
                 let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
-                for entry in shard.blocks.iter().flatten().chain(&shard.duplicates).filter(|entry| entry.pack != IN_FLIGHT) {
-                    let &Entry { id, pack, offset, length, raw_length } = entry;
-                    visit(pack, PackedBlob { id, kind, offset, length, raw_length });
+                let copies = shard.duplicates.iter().map(duplicate);
+                for entry in shard.blocks.iter().flatten().copied().chain(copies).filter(|entry| entry.pack != IN_FLIGHT) {
+                    visit(entry.pack, entry.packed(kind));
                 }
             }
         }
@@ -212,17 +262,138 @@ impl Index {
 
     /// How many different blobs of a kind there are.
     pub fn len(&self, kind: BlobKind) -> usize {
-        let shards = match kind {
-            BlobKind::Data => &self.data,
-            BlobKind::Tree => &self.trees,
-        };
-        shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len).sum()
+        self.shards(kind).iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len).sum()
     }
 
     /// Whether there are no blobs at all.
     pub fn is_empty(&self) -> bool {
         self.len(BlobKind::Data) + self.len(BlobKind::Tree) == 0
     }
+}
+
+/// A set of blobs of one index, at one bit each.
+#[derive(Default)]
+pub(crate) struct Marks {
+    data: [Mutex<Vec<u64>>; SHARDS],
+    trees: [Mutex<Vec<u64>>; SHARDS],
+}
+
+impl Marks {
+    /// Marks a blob; says whether it was unmarked, and nothing when the index does not have it.
+    pub(crate) fn set(&self, index: &Index, kind: BlobKind, id: &Id) -> Option<bool> {
+        let number = index.shard(kind, id).number(id)?;
+        let (word, bit) = place(number);
+        let mut words = self.words(kind, id);
+        if words.len() <= word {
+            words.resize(word + 1, 0);
+        }
+        let was = words[word];
+        words[word] |= bit;
+        Some(was & bit == 0)
+    }
+
+    /// Takes a blob's mark away; says whether it was marked.
+    pub(crate) fn clear(&self, index: &Index, kind: BlobKind, id: &Id) -> bool {
+        let Some(number) = index.shard(kind, id).number(id) else { return false };
+        let (word, bit) = place(number);
+        let mut words = self.words(kind, id);
+        let Some(word) = words.get_mut(word) else { return false };
+        let was = *word;
+        *word &= !bit;
+        was & bit != 0
+    }
+
+    /// Whether a blob is marked.
+    pub(crate) fn has(&self, index: &Index, kind: BlobKind, id: &Id) -> bool {
+        let number = index.shard(kind, id).number(id);
+        number.is_some_and(|number| self.has_number(kind, shard_of(id), number))
+    }
+
+    fn has_number(&self, kind: BlobKind, shard: usize, number: u32) -> bool {
+        let (word, bit) = place(number);
+        let words = self.shards(kind)[shard].lock().unwrap_or_else(PoisonError::into_inner);
+        words.get(word).is_some_and(|word| word & bit != 0)
+    }
+
+    /// Calls `visit` with every stored blob, copies too, with its pack's place in [`Index::packs`] and whether the
+    /// blob is marked.
+    pub(crate) fn for_each(&self, index: &Index, visit: &mut dyn FnMut(u32, PackedBlob, bool)) {
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for (n, shard) in index.shards(kind).iter().enumerate() {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                for (number, entry) in shard.blocks.iter().flatten().enumerate() {
+                    if entry.pack != IN_FLIGHT {
+                        visit(entry.pack, entry.packed(kind), self.has_number(kind, n, number as u32));
+                    }
+                }
+                for entry in shard.duplicates.iter().map(duplicate) {
+                    let marked = shard.number(&entry.id).is_some_and(|number| self.has_number(kind, n, number));
+                    visit(entry.pack, entry.packed(kind), marked);
+                }
+            }
+        }
+    }
+
+    /// Calls `visit` once for every blob that is stored more than once, with all its copies and their packs' places in
+    /// [`Index::packs`], and whether the blob is marked.
+    pub(crate) fn for_each_duplicated(&self, index: &Index, visit: &mut dyn FnMut(&[(u32, PackedBlob)], bool)) {
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for (n, shard) in index.shards(kind).iter().enumerate() {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut last = None;
+                for (id, _, _) in shard.duplicates.keys() {
+                    if last.replace(*id) != Some(*id) {
+                        let copies: Vec<_> = shard.copies(id).map(|entry| (entry.pack, entry.packed(kind))).collect();
+                        let marked = shard.number(id).is_some_and(|number| self.has_number(kind, n, number));
+                        visit(&copies, marked);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes the marks away of all blobs that have a copy in one of the packs that `is_in` tells, by their places in
+    /// [`Index::packs`].
+    pub(crate) fn clear_packs(&self, index: &Index, is_in: &dyn Fn(u32) -> bool) {
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for (n, shard) in index.shards(kind).iter().enumerate() {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut words = self.shards(kind)[n].lock().unwrap_or_else(PoisonError::into_inner);
+                let first = shard.blocks.iter().flatten().enumerate().map(|(number, entry)| (number as u32, entry.pack));
+                let further = shard.duplicates.keys().filter_map(|(id, pack, _)| Some((shard.number(id)?, *pack)));
+                for (number, _) in first.chain(further).filter(|(_, pack)| *pack != IN_FLIGHT && is_in(*pack)) {
+                    let (word, bit) = place(number);
+                    if let Some(word) = words.get_mut(word) {
+                        *word &= !bit;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How many blobs are marked.
+    pub(crate) fn count(&self) -> u64 {
+        let count = |words: &Mutex<Vec<u64>>| {
+            let words = words.lock().unwrap_or_else(PoisonError::into_inner);
+            words.iter().map(|word| u64::from(word.count_ones())).sum::<u64>()
+        };
+        self.data.iter().chain(&self.trees).map(count).sum()
+    }
+
+    fn shards(&self, kind: BlobKind) -> &[Mutex<Vec<u64>>; SHARDS] {
+        match kind {
+            BlobKind::Data => &self.data,
+            BlobKind::Tree => &self.trees,
+        }
+    }
+
+    fn words(&self, kind: BlobKind, id: &Id) -> MutexGuard<'_, Vec<u64>> {
+        self.shards(kind)[shard_of(id)].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn place(number: u32) -> (usize, u64) {
+    (number as usize / 64, 1 << (number % 64))
 }
 
 #[cfg(test)]
@@ -275,5 +446,45 @@ mod tests {
         let packs: Vec<Id> = index.find_all(BlobKind::Data, &id(1)).iter().map(|location| location.pack).collect();
         assert_eq!(packs, [id(8), id(9)]);
         assert_eq!(index.len(BlobKind::Data), 1);
+        let marks = Marks::default();
+        marks.set(&index, BlobKind::Data, &id(1));
+        let mut seen = vec![];
+        marks.for_each_duplicated(&index, &mut |copies, marked| seen.push((copies[0].1.id, copies.len(), marked)));
+        assert_eq!(seen, [(id(1), 2, true)]);
+        marks.clear_packs(&index, &|pack| pack == 1);
+        assert_eq!(marks.count(), 0);
+    }
+
+    #[test]
+    fn a_pack_that_two_indexes_name_is_one_pack() {
+        let index = Index::default();
+        for _ in 0..2 {
+            index.add_pack(&IndexedPack { id: id(7), blobs: vec![blob(0)] });
+            index.add_pack(&IndexedPack { id: id(8), blobs: vec![blob(0), blob(1)] });
+        }
+        assert_eq!(index.packs(), [id(7), id(8)]);
+        assert_eq!(index.find_all(BlobKind::Data, &id(1)).len(), 1);
+        assert_eq!(index.find_all(BlobKind::Data, &id(0)).len(), 2);
+    }
+
+    #[test]
+    fn marks() {
+        let index = Index::default();
+        index.add_pack(&IndexedPack { id: id(1 << 40), blobs: (0..3000).map(blob).collect() });
+        index.add_pack(&IndexedPack { id: id(1 << 41), blobs: vec![blob(7)] });
+        let marks = Marks::default();
+        assert_eq!(marks.set(&index, BlobKind::Data, &id(3000)), None);
+        assert_eq!(marks.set(&index, BlobKind::Tree, &id(7)), None);
+        assert_eq!(marks.set(&index, BlobKind::Data, &id(7)), Some(true));
+        assert_eq!(marks.set(&index, BlobKind::Data, &id(7)), Some(false));
+        assert_eq!(marks.set(&index, BlobKind::Data, &id(2999)), Some(true));
+        let (mut marked, mut all) = (0, 0);
+        marks.for_each(&index, &mut |_, _, is_marked| {
+            all += 1;
+            marked += u32::from(is_marked);
+        });
+        assert_eq!((all, marked, marks.count()), (3001, 3, 2));
+        assert!(marks.has(&index, BlobKind::Data, &id(7)) && marks.clear(&index, BlobKind::Data, &id(7)));
+        assert!(!marks.has(&index, BlobKind::Data, &id(7)) && !marks.clear(&index, BlobKind::Data, &id(7)));
     }
 }

@@ -8,11 +8,16 @@
 //! that names them, indexes before the snapshot that needs them; removal goes the other way round and
 //! under an exclusive lock.
 
+/// So that what tests share names the library the same way from within and without.
+#[cfg(test)]
+extern crate self as holdfast_repository;
+
 pub mod backup;
 pub mod chunker;
 pub mod crypto;
 mod error;
 pub mod format;
+pub mod forget;
 mod hash;
 mod id;
 mod identity;
@@ -21,8 +26,11 @@ mod lock;
 mod monitor;
 mod pack_writer;
 pub mod pattern;
+pub mod prune;
 mod repository;
+pub mod snapshots;
 pub mod source;
+mod trees;
 
 pub use error::{Error, Result};
 pub use id::{Id, IdError, ShortId};

@@ -313,7 +313,12 @@ impl Repository {
 
     /// Reads a blob and verifies it; where there are several copies, a damaged one is passed over.
     pub fn load_blob(&self, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
-        let locations = self.index()?.find_all(kind, id);
+        self.load_blob_by(&*self.index()?, kind, id)
+    }
+
+    /// As [`Self::load_blob`], with an index of the caller's.
+    pub(crate) fn load_blob_by(&self, index: &Index, kind: BlobKind, id: &Id) -> Result<Vec<u8>> {
+        let locations = index.find_all(kind, id);
         let mut failure = Error::MissingBlob { kind: kind.noun(), id: *id };
         for location in locations.iter().chain(locations.first()) {
             match self.load_blob_at(kind, id, location) {
