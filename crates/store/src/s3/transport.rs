@@ -2,6 +2,8 @@
 
 use std::error::Error as StdError;
 
+use ::http::StatusCode;
+use ::http::header::CONTENT_RANGE;
 use futures_util::StreamExt;
 use object_store::ClientOptions;
 use object_store::client::{
@@ -38,8 +40,16 @@ impl HttpService for Service {
         let no_credentials = |cause: &(dyn StdError + 'static), transient| {
             HttpError::new(HttpErrorKind::Unknown, NoCredentials { host: host.clone(), cause: root(cause), transient })
         };
+        let is_listing = of_store && request.uri().query().is_some_and(|query| query.contains("list-type=2"));
         match self.inner.execute(request).await {
-            Ok(answer) if answer.status().is_success() => Ok(answer),
+            Ok(answer) if answer.status().is_success() && is_listing => whole_listing(answer).await,
+            Ok(mut answer) if answer.status().is_success() => {
+                // rclone answers with a part and calls it the whole.
+                if answer.headers().contains_key(CONTENT_RANGE) {
+                    *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+                }
+                Ok(answer)
+            }
             Ok(answer) => {
                 let refused = Refused::read(answer).await;
                 Err(match of_store {
@@ -53,6 +63,45 @@ impl HttpService for Service {
         }
     }
 }
+
+/// Passes on a page of a listing that is one from its first to its last byte. The XML reader above would
+/// take a cut-off page, an error page or a welcome page for an empty bucket.
+async fn whole_listing(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (head, body) = answer.into_parts();
+    let mut chunks = body.bytes_stream();
+    let mut page = Vec::new();
+    while let Some(chunk) = chunks.next().await {
+        page.extend_from_slice(&chunk?);
+        if page.len() > NotAListing::PAGE_BYTES_MAX {
+            break;
+        }
+    }
+    let text = String::from_utf8_lossy(&page);
+    let has = |what: &str| text.contains(what);
+    let is_whole = has("<ListBucketResult") && text.trim_end().ends_with("</ListBucketResult>");
+    let goes_on = has("<IsTruncated>true</IsTruncated>");
+    match is_whole && (!goes_on || has("<NextContinuationToken>")) {
+        true => Ok(HttpResponse::from_parts(head, page.into())),
+        false => Err(HttpError::new(HttpErrorKind::Decode, NotAListing)),
+    }
+}
+
+/// What came in answer to a question for a listing is none.
+#[derive(Debug)]
+struct NotAListing;
+
+impl NotAListing {
+    /// A page of 1,000 keys, each of 1,024 bytes that may all be escaped, is smaller.
+    const PAGE_BYTES_MAX: usize = 16 << 20;
+}
+
+impl std::fmt::Display for NotAListing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the answer is not a whole listing of a bucket; is this an S3 server?")
+    }
+}
+
+impl StdError for NotAListing {}
 
 /// The server said no.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +216,9 @@ pub(super) fn explain(error: object_store::Error) -> (ErrorKind, Box<dyn StdErro
             return (kind, Box::new(missing.clone()));
         }
     }
+    if links(&error).any(|link| link.is::<NotAListing>()) {
+        return (ErrorKind::Other, Box::new(NotAListing));
+    }
     if links(&error).any(|link| link.is::<HttpError>()) {
         let kind = match links(&error).any(is_tls) {
             // Another try meets the same certificate.
@@ -181,7 +233,7 @@ pub(super) fn explain(error: object_store::Error) -> (ErrorKind, Box<dyn StdErro
 /// `io::Error` hides the error that it carries behind that one's own source.
 fn is_tls(link: &(dyn StdError + 'static)) -> bool {
     let carried = link.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
-    link.is::<rustls::Error>() || carried.is_some_and(|inner| inner.is::<rustls::Error>())
+    link.is::<rustls::Error>() || carried.is_some_and(|inner| is_tls(inner))
 }
 
 /// The error and its causes, the first cause last.
