@@ -27,3 +27,6 @@ pub use status::{BackupPhase, BackupRun, BackupStatus, RunPhase};
 
 /// API group of the kinds.
 pub const GROUP: &str = "stash.appscode.com";
+
+#[cfg(test)]
+mod rules;
