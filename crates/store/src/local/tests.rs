@@ -312,7 +312,7 @@ fn on_a_full_file_system(folder: &Path) {
     assert_eq!(names, ["data/b"]);
     assert_eq!(store.remove_leftovers(Duration::ZERO).unwrap(), 0);
 
-    let mount = std::process::Command::new("mount").args(["-o", "remount,ro"]).arg(folder).status().unwrap();
+    let mount = std::process::Command::new("mount").args(["-o", "remount,bind,ro"]).arg(folder).status().unwrap();
     assert!(mount.success());
     assert_eq!(kind(store.put("data/c", b"x")), ErrorKind::Full);
     assert_eq!(kind(store.delete("data/b")), ErrorKind::Full);
