@@ -175,7 +175,8 @@ fn restic_cuts_at_the_same_places() {
     restic(&repo, &["backup", tree.to_str().unwrap()]);
     let config: serde_json::Value = serde_json::from_slice(&restic(&repo, &["cat", "config"])).unwrap();
     let polynomial: Polynomial = serde_json::from_value(config["chunker_polynomial"].clone()).unwrap();
-    let subtree = format!("latest:{}", tree.display());
+    let snapshot = String::from_utf8(restic(&repo, &["list", "snapshots"])).unwrap();
+    let subtree = format!("{}:{}", snapshot.trim(), tree.display());
     let listing: serde_json::Value = serde_json::from_slice(&restic(&repo, &["cat", "tree", &subtree])).unwrap();
     let theirs: Vec<String> = serde_json::from_value(listing["nodes"][0]["content"].clone()).unwrap();
     let chunker = Chunker::new(polynomial);
