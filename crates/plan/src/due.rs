@@ -1,16 +1,14 @@
-//! What is due, in which order, what it waits for, and when to look again.
+//! What is due, in which order, and when to look again.
 //!
 //! - A schedule counts from the start of the last run, whatever became of it, so that any number of moments
 //!   missed while the program was down make one run.
 //! - A failed run is tried again by [`Retry`](crate::Retry), and at the schedule's next moment in any case. A
 //!   paused backup does neither; a trigger starts it all the same, once.
 //! - Recoveries go first, then what was triggered, then the rest by the time it has been due.
-//! - Two runs never use one location at once, and no more than [`Settings::slots`] go on at once.
-//! - A backup waits for a recovery into a volume that it reads: it would otherwise store the empty
-//!   volume, and retention would in time remove the good snapshots for it. A recovery that found no snapshot
-//!   holds nothing up: it is the backup that makes the first one.
+//!
+//! Which of them start at once is decided in [`queue`](crate::queue).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use holdfast_api::values::Due as ScheduleDue;
 use jiff::Timestamp;
@@ -18,8 +16,8 @@ use jiff::Timestamp;
 use crate::Settings;
 use crate::backup::Scheduled;
 use crate::observed::{BackupHistory, Observed, RecoveryHistory};
-use crate::planned::{Due, PlannedRecovery, PlannedRepository, PlannedTrigger, Reason, RecoveryState, Wait};
-use crate::source::Volume;
+use crate::planned::{Due, PlannedRecovery, PlannedRepository, PlannedTrigger, Reason, RecoveryState};
+use crate::queue;
 
 /// What the clock says.
 #[derive(Debug, Default)]
@@ -82,7 +80,7 @@ pub(crate) fn agenda(
         }
     }
     agenda.due.sort_by(|a, b| (a.reason, a.since, &a.id).cmp(&(b.reason, b.since, &b.id)));
-    line_up(&mut agenda.due, settings, observed, repositories, backups, recoveries);
+    queue::line_up(&mut agenda.due, settings, observed, repositories, backups, recoveries);
     agenda
 }
 
@@ -150,57 +148,5 @@ fn recovery_start(
         Some(at) if at <= now => (RecoveryState::Pending, Start::Now(Reason::Recovery, at)),
         Some(at) => (RecoveryState::Pending, Start::At(at)),
         None => (RecoveryState::Failed, Start::Never),
-    }
-}
-
-/// Whether backups wait for a recovery into what they read: while it is not done, unless there is nothing to restore.
-pub(crate) fn holds_backups(recovery: &PlannedRecovery, observed: &Observed) -> bool {
-    let no_snapshot = observed.recoveries.get(&recovery.id).is_some_and(|history| history.no_snapshot);
-    recovery.state != RecoveryState::Recovered && !no_snapshot
-}
-
-/// Decides which of the due runs start now and what the others wait for.
-fn line_up(
-    due: &mut [Due],
-    settings: &Settings,
-    observed: &Observed,
-    repositories: &[PlannedRepository],
-    backups: &[Scheduled],
-    recoveries: &[PlannedRecovery],
-) {
-    let locations: HashMap<&str, &str> =
-        repositories.iter().map(|repository| (repository.id.as_str(), repository.location.as_str())).collect();
-    let backups: HashMap<&str, &Scheduled> =
-        backups.iter().map(|backup| (backup.planned.id.as_str(), backup)).collect();
-    let repository_of_recovery: HashMap<&str, &str> =
-        recoveries.iter().map(|recovery| (recovery.id.as_str(), recovery.repository.as_str())).collect();
-    let mut written: HashMap<&Volume, &str> = HashMap::new();
-    for recovery in recoveries.iter().filter(|recovery| holds_backups(recovery, observed)) {
-        for restore in &recovery.restore {
-            written.entry(&restore.into.volume).or_insert(&recovery.id);
-        }
-    }
-    let mut busy: BTreeMap<String, String> =
-        observed.running.iter().map(|(id, location)| (location.clone(), id.clone())).collect();
-    let mut slots = settings.slots.saturating_sub(observed.running.len());
-    for due in due {
-        let backup = backups.get(due.id.as_str());
-        let repository = match backup {
-            Some(backup) => Some(backup.planned.repository.as_str()),
-            None => repository_of_recovery.get(due.id.as_str()).copied(),
-        };
-        let location = repository.and_then(|id| locations.get(id).copied()).unwrap_or_default();
-        let mut directories = backup.iter().flat_map(|b| &b.planned.snapshots).flat_map(|s| &s.directories);
-        let recovery = directories.find_map(|directory| written.get(&directory.source.volume));
-        due.waits_for = match (recovery, busy.get(location)) {
-            (Some(&recovery), _) => Some(Wait::Recovery(recovery.to_owned())),
-            (None, Some(other)) => Some(Wait::Repository(other.clone())),
-            (None, None) if slots == 0 => Some(Wait::Slot),
-            (None, None) => {
-                slots -= 1;
-                busy.insert(location.to_owned(), due.id.clone());
-                None
-            }
-        };
     }
 }

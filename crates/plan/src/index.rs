@@ -229,12 +229,13 @@ impl<'a> Index<'a> {
 
     /// The workloads with pods in `namespace` whose labels match, sorted.
     pub(crate) fn selected<'s>(&'s self, namespace: &'s str, selector: &'s LabelSelector) -> Vec<Target> {
-        let by_value = |key: &'s str, value: &'s str| self.by_label.get(&(namespace, key, value)).into_iter().flatten();
-        // The narrowest list that an index gives; every other requirement is checked on it.
-        let first_label = selector.match_labels.iter().flatten().next();
-        let first_values = selector.match_expressions.iter().flatten().find(|e| e.operator == "In");
-        let candidates: Vec<&Target> = match (first_label, first_values) {
-            (Some((key, value)), _) => by_value(key, value).collect(),
+        let by_value =
+            |key: &'s str, value: &'s str| self.by_label.get(&(namespace, key, value)).map_or(&[][..], Vec::as_slice);
+        // The narrowest list that a label gives; every other requirement is checked on it.
+        let by_labels = selector.match_labels.iter().flatten().map(|(key, value)| by_value(key, value));
+        let by_one_of = selector.match_expressions.iter().flatten().find(|expression| expression.operator == "In");
+        let candidates: Vec<&Target> = match (by_labels.min_by_key(|targets| targets.len()), by_one_of) {
+            (Some(targets), _) => targets.iter().collect(),
             (None, Some(expression)) => {
                 expression.values.iter().flatten().flat_map(|value| by_value(&expression.key, value)).collect()
             }

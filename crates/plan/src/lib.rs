@@ -18,6 +18,7 @@ mod mount;
 mod observed;
 mod path;
 mod planned;
+mod queue;
 mod recovery;
 mod report;
 mod repository;
@@ -119,7 +120,7 @@ fn report_failed(index: &Index<'_>, observed: &Observed, recoveries: &[PlannedRe
     for recovery in recoveries.iter().filter(|recovery| recovery.state == RecoveryState::Failed) {
         let ObjectKey { namespace, name, .. } = &recovery.object;
         if let Some(found) = index.recoveries.get(&(namespace.as_str(), name.as_str())) {
-            let problem = if due::holds_backups(recovery, observed) {
+            let problem = if queue::holds_backups(recovery, observed) {
                 "it failed as often as it may be tried; backups of what it writes wait for it"
             } else {
                 "it found no snapshot to restore, as often as it may be tried"

@@ -285,8 +285,11 @@ pub enum Reason {
 pub enum Wait {
     /// Another run on the same repository, by id.
     Repository(String),
-    /// A recovery into the same workload, by id: a backup before it would store what is about to be replaced.
+    /// A recovery into the same directories, by id: one that runs, or is to be done before a backup stores what it
+    /// replaces.
     Recovery(String),
+    /// A running backup of the same directories, by id, which a recovery must not change under it.
+    Backup(String),
     /// As many runs as allowed go on at once.
     Slot,
 }

@@ -8,7 +8,7 @@
 //!   change of the workload's manifest, which is what a restart is on a single machine.
 //! - Where several workloads, or several hosts, store one path, a person has to say whose data is meant.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_api::manifest::Object;
 use holdfast_api::stash::{RecoverTo, RecoveredVolume, Recovery, RecoveryPolicy, RecoverySpec};
@@ -23,18 +23,26 @@ use crate::report::{Finding, Report};
 use crate::repository::Repositories;
 use crate::retry::Retry;
 use crate::source::{DirectorySource, Volume};
-use crate::target::{Lookup, Wanted, clean_paths};
+use crate::target::{Lookup, Wanted, ancestors, clean_paths};
 use crate::volume::{self, Pod};
 
-/// Who stores a path under a host name in a repository.
+/// Who stores which path under which host name, by location of the repository.
 #[derive(Debug, Default)]
 pub(crate) struct Writers<'a> {
-    by_repository: BTreeMap<&'a str, Vec<Writer<'a>>>,
+    by_location: HashMap<&'a str, Stored<'a>>,
+    nobody: Stored<'a>,
 }
 
-#[derive(Debug, Clone, Copy)]
+/// What is stored in one repository.
+#[derive(Debug, Default)]
+struct Stored<'a> {
+    by_target: HashMap<&'a Target, Vec<Writer<'a>>>,
+    by_path: BTreeMap<&'a str, BTreeSet<(&'a Target, &'a str)>>,
+    by_host_and_path: HashMap<(&'a str, &'a str), BTreeSet<(&'a Target, &'a str)>>,
+}
+
+#[derive(Debug)]
 struct Writer<'a> {
-    target: &'a Target,
     host: &'a str,
     repository: &'a str,
     path: &'a str,
@@ -45,21 +53,44 @@ impl<'a> Writers<'a> {
     pub(crate) fn new(backups: &'a [Scheduled], location: impl Fn(&str) -> &'a str) -> Self {
         let mut writers = Self::default();
         for Scheduled { planned, .. } in backups {
-            let stored = planned.snapshots.iter().flat_map(|snapshot| &snapshot.directories);
-            let repository = planned.repository.as_str();
-            let of_repository = writers.by_repository.entry(location(repository)).or_default();
-            of_repository.extend(stored.map(|directory| Writer {
-                target: &planned.target,
-                host: &planned.host,
-                repository,
-                path: &directory.path,
-            }));
+            let (target, host, repository) = (&planned.target, planned.host.as_str(), planned.repository.as_str());
+            let stored = writers.by_location.entry(location(repository)).or_default();
+            for directory in planned.snapshots.iter().flat_map(|snapshot| &snapshot.directories) {
+                let path = directory.path.as_str();
+                stored.by_target.entry(target).or_default().push(Writer { host, repository, path });
+                stored.by_path.entry(path).or_default().insert((target, host));
+                stored.by_host_and_path.entry((host, path)).or_default().insert((target, host));
+            }
         }
         writers
     }
 
-    fn of(&self, repository: &PlannedRepository) -> &[Writer<'a>] {
-        self.by_repository.get(repository.location.as_str()).map_or(&[], Vec::as_slice)
+    fn of(&self, repository: &PlannedRepository) -> &Stored<'a> {
+        self.by_location.get(repository.location.as_str()).unwrap_or(&self.nobody)
+    }
+}
+
+impl<'a> Stored<'a> {
+    /// What is stored of a target.
+    fn of(&self, target: &Target) -> &[Writer<'a>] {
+        self.by_target.get(target).map_or(&[], Vec::as_slice)
+    }
+
+    /// The paths at or below a mount path.
+    fn below(&self, mount_path: &'a str) -> impl Iterator<Item = &'a str> {
+        let from = self.by_path.range(mount_path..).map(|(path, _)| *path);
+        let near = from.take_while(move |path| path.starts_with(mount_path));
+        near.filter(move |path| path::beneath(path, mount_path).is_some())
+    }
+
+    /// Who stores a path, itself or within a folder above it: a few of them.
+    fn who(&self, host: Option<&'a str>, path: &'a str) -> BTreeSet<(&'a Target, &'a str)> {
+        const FEW: usize = 4;
+        let found = std::iter::once(path).chain(ancestors(path)).filter_map(|path| match host {
+            Some(host) => self.by_host_and_path.get(&(host, path)),
+            None => self.by_path.get(path),
+        });
+        found.flat_map(|who| who.iter().take(FEW)).copied().collect()
     }
 }
 
@@ -107,7 +138,7 @@ fn plan(
     let agent = backup::agent(lookup, spec.recovery_agent.as_ref(), agents::VOLUME_RECOVERY, "spec.recoveryAgent")?;
     let wanted = clean_paths("spec.paths[]", spec.paths.iter().map(String::as_str))?;
     let request =
-        Request { lookup, namespace, spec, manifest: recovery.manifest, writers: writers.of(repository), repository };
+        Request { lookup, namespace, spec, manifest: recovery.manifest, stored: writers.of(repository), repository };
     let destinations = match (&spec.recover_to, spec.recovered_volumes.as_slice()) {
         (Some(RecoverTo::Workload(reference)), []) => request.workload_destinations(reference, wanted, warnings)?,
         (Some(RecoverTo::Volume(volume)), []) => {
@@ -166,7 +197,7 @@ struct Request<'a> {
     spec: &'a RecoverySpec,
     manifest: &'a Object,
     repository: &'a PlannedRepository,
-    writers: &'a [Writer<'a>],
+    stored: &'a Stored<'a>,
 }
 
 impl Request<'_> {
@@ -179,10 +210,13 @@ impl Request<'_> {
         const FIELD: &str = "spec.recoverTo.workload";
         let TargetReference { api_version, kind, name } = reference;
         let (target, workload) = self.lookup.target(self.namespace, api_version, kind, name, FIELD)?;
-        let stored = || self.writers.iter().filter(|writer| *writer.target == target);
+        let stored = self.stored.of(&target);
         if wanted.is_empty() {
-            let paths: BTreeSet<&str> = stored().map(|writer| writer.path).collect();
-            wanted = outermost(paths).map(|path| Wanted { field: FIELD.to_owned(), path: path.to_owned() }).collect();
+            let paths: BTreeSet<&str> = stored.iter().map(|writer| writer.path).collect();
+            wanted = outermost(paths)
+                .into_iter()
+                .map(|path| Wanted { field: FIELD.to_owned(), path: path.to_owned() })
+                .collect();
         }
         let is_volume = matches!(target.kind, TargetKind::PersistentVolumeClaim | TargetKind::PersistentVolume);
         if wanted.is_empty() && !is_volume && target.kind != TargetKind::AppBinding {
@@ -194,7 +228,7 @@ impl Request<'_> {
         for source in sources {
             // The repository of a Restic is that of one host: the others have nothing in it.
             let restic = self.repository.made_by.as_ref().is_some_and(|object| object.kind == "Restic");
-            let mut hosts = stored().filter(|writer| writer.repository == self.repository.id);
+            let mut hosts = stored.iter().filter(|writer| writer.repository == self.repository.id);
             if restic && !hosts.any(|writer| writer.host == source.host.name) {
                 continue;
             }
@@ -232,10 +266,9 @@ impl Request<'_> {
             covering.max_by_key(|(at, _, _)| at.len()).map(|(_, volume, rest)| (volume, rest.to_owned()))
         };
         if wanted.is_empty() {
-            let stored: BTreeSet<&str> = self.writers.iter().map(|writer| writer.path).collect();
-            let stored = stored.into_iter().filter(|path| mounted_at(path).is_some()).collect();
+            let stored: BTreeSet<&str> = mounts.iter().flat_map(|(at, _)| self.stored.below(at)).collect();
             let derived = |path: &str| Wanted { field: field.to_owned(), path: path.to_owned() };
-            wanted = outermost(stored).map(derived).collect();
+            wanted = outermost(stored).into_iter().map(derived).collect();
             if wanted.is_empty() {
                 wanted = mounts.iter().map(|(at, _)| derived(at)).collect();
             }
@@ -296,9 +329,7 @@ impl Request<'_> {
             if self.spec.snapshot.as_deref().is_some_and(|snapshot| snapshot != "latest") {
                 continue;
             }
-            let of_host = self.writers.iter().filter(|writer| host.is_none_or(|host| host == writer.host));
-            let writers = of_host.filter(|writer| path::beneath(path, writer.path).is_some());
-            let several: BTreeSet<(&Target, &str)> = writers.map(|writer| (writer.target, writer.host)).collect();
+            let several = self.stored.who(host, path);
             if several.len() > 1 {
                 let names: Vec<String> =
                     several.iter().map(|(target, host)| format!("{} as host `{host}`", target.key())).collect();
@@ -313,14 +344,8 @@ impl Request<'_> {
 }
 
 /// The paths that lie in no other of them.
-fn outermost(paths: BTreeSet<&str>) -> impl Iterator<Item = &str> {
-    let all: Vec<&str> = paths.into_iter().collect();
-    let kept: Vec<&str> = all
-        .iter()
-        .filter(|path| !all.iter().any(|other| other != *path && path::beneath(path, other).is_some()))
-        .copied()
-        .collect();
-    kept.into_iter()
+fn outermost(paths: BTreeSet<&str>) -> Vec<&str> {
+    paths.iter().filter(|path| !ancestors(path).any(|outer| paths.contains(outer))).copied().collect()
 }
 
 /// Moves findings about a target to the field that names it here.
@@ -361,6 +386,6 @@ mod tests {
     #[test]
     fn paths_within_others_are_left_out() {
         let paths = BTreeSet::from(["/a/b", "/a", "/ab", "/c/d"]);
-        assert_eq!(outermost(paths).collect::<Vec<_>>(), ["/a", "/ab", "/c/d"]);
+        assert_eq!(outermost(paths), ["/a", "/ab", "/c/d"]);
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use holdfast_api::names::{RESTIC_CONFIG_LABEL, secret_keys};
-use holdfast_api::stash::{Restic, ResticForm};
+use holdfast_api::stash::{Restic, ResticForm, ResticType};
 use holdfast_api::values::{Backend, BackendKind, LocalBackend, RetentionPolicy, Schedule, VolumeSource};
 use k8s_openapi::api::core::v1::VolumeMount;
 
@@ -64,6 +64,10 @@ pub(crate) fn plan_all(lookup: Lookup<'_>, repositories: &mut Repositories, repo
         }
         let mut warnings = Vec::new();
         let mut findings = Vec::new();
+        if restic.object.spec.restic_type == ResticType::Offline {
+            let problem = "`offline` is not yet served: the workload is backed up while it runs";
+            warnings.push(Finding::new("spec.type", problem));
+        }
         for target in targets {
             match plan(lookup, repositories, restic, target, &mut warnings) {
                 Ok(planned) => scheduled.extend(planned),

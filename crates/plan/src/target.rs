@@ -75,7 +75,7 @@ pub(crate) fn clean_paths<'p>(
 }
 
 /// The folders above a clean absolute path, the nearest first.
-fn ancestors(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn ancestors(path: &str) -> impl Iterator<Item = &str> {
     let end = |path: &str| path.rfind('/').filter(|_| path != "/").map(|at| at.max(1));
     std::iter::successors(end(path).map(|at| &path[..at]), move |path| end(path).map(|at| &path[..at]))
 }

@@ -4,6 +4,8 @@
 //! right but differs is rewritten with `UPDATE=1 cargo test -p holdfast-plan --test golden`, and read before it
 //! is committed.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
