@@ -14,8 +14,8 @@
 
 use crate::key::{Target, TargetKind};
 
-/// Pods of a StatefulSet beyond this many are taken for a typing mistake. Kubernetes sets no limit.
-const REPLICAS_MAX: u32 = 10_000;
+/// More pods than this in one StatefulSet are taken for a typing mistake. Kubernetes sets no limit.
+pub(crate) const REPLICAS_MAX: u32 = 10_000;
 
 /// One source of snapshots.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,8 @@ impl Host {
     }
 }
 
-/// The hosts of a target. `replicas` and `first_ordinal` count for a StatefulSet only, `node` for a DaemonSet.
+/// The hosts of a target. `replicas`, at most [`REPLICAS_MAX`], and `first_ordinal` count for a StatefulSet only, `node`
+/// for a DaemonSet.
 pub(crate) fn hosts(target: &Target, replicas: u32, first_ordinal: u32, node: &str) -> Vec<Host> {
     let kind = target.kind.path_segment();
     let name = &target.name;

@@ -267,3 +267,63 @@ fn matches(selector: &LabelSelector, workload: &Workload<'_>) -> bool {
     selector.match_labels.iter().flatten().all(|(key, value)| workload.label(key) == Some(value))
         && selector.match_expressions.iter().flatten().all(holds)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fmt::Write;
+
+    /// Workloads `a` with the labels `app: x, tier: front`, `b` with `app: x`, and `c` without any.
+    fn workloads(file: &str) -> Outcome {
+        let mut text = String::new();
+        for (name, labels) in [("a", "app: x, tier: front"), ("b", "app: x"), ("c", "")] {
+            write!(
+                text,
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: demo, labels: {{{labels}}}}}\nspec: {{containers: [{{name: c, image: i}}]}}\n---\n"
+            )
+            .unwrap();
+        }
+        let outcome = holdfast_api::manifest::read([(file, text.as_bytes())]);
+        assert_eq!(outcome.errors, []);
+        outcome
+    }
+
+    fn requirement(key: &str, operator: &str, values: &[&str]) -> LabelSelectorRequirement {
+        let values = values.iter().map(|&value| value.to_owned()).collect();
+        LabelSelectorRequirement { key: key.to_owned(), operator: operator.to_owned(), values: Some(values) }
+    }
+
+    #[test]
+    fn selectors_match_as_in_kubernetes() {
+        let outcome = workloads("a.yaml");
+        let index = Index::new(&outcome, "/manifests");
+        let labels = |key: &str, value: &str| Some(BTreeMap::from([(key.to_owned(), value.to_owned())]));
+        let check = |match_labels, expressions: &[LabelSelectorRequirement], expected: &[&str]| {
+            let selector = LabelSelector { match_labels, match_expressions: Some(expressions.to_vec()) };
+            let found: Vec<String> = index.selected("demo", &selector).into_iter().map(|target| target.name).collect();
+            assert_eq!(found, expected, "{selector:?}");
+            assert!(index.selected("other", &selector).is_empty());
+        };
+        check(None, &[], &["a", "b", "c"]);
+        check(labels("app", "x"), &[], &["a", "b"]);
+        check(labels("app", "y"), &[], &[]);
+        check(labels("app", "x"), &[requirement("tier", "Exists", &[])], &["a"]);
+        check(labels("app", "x"), &[requirement("tier", "DoesNotExist", &[])], &["b"]);
+        check(None, &[requirement("app", "In", &["x", "y", "x"])], &["a", "b"]);
+        check(None, &[requirement("tier", "NotIn", &["front"])], &["b", "c"]);
+        check(None, &[requirement("app", "Near", &["x"])], &[]);
+    }
+
+    #[test]
+    fn the_base_is_the_folder_of_the_manifest() {
+        for (file, expected) in [
+            ("a.yaml", "/manifests"),
+            ("sub/dir/a.yaml", "/manifests/sub/dir"),
+            ("/etc/x/a.yaml", "/etc/x"),
+            ("/a.yaml", "/"),
+        ] {
+            let outcome = workloads(file);
+            assert_eq!(Index::new(&outcome, "/manifests").base(&outcome.objects[0]), expected, "{file}");
+        }
+    }
+}

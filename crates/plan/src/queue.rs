@@ -18,7 +18,10 @@ use crate::target::ancestors;
 
 /// Whether backups wait for a recovery into what they read: while it is not done, unless there is nothing to restore.
 pub(crate) fn holds_backups(recovery: &PlannedRecovery, observed: &Observed) -> bool {
-    let no_snapshot = observed.recoveries.get(&recovery.id).is_some_and(|history| history.no_snapshot);
+    let no_snapshot = observed
+        .recoveries
+        .get(&recovery.id)
+        .is_some_and(|history| history.no_snapshot && history.last_occasion.as_ref() == Some(&recovery.occasion));
     recovery.state != RecoveryState::Recovered && !no_snapshot
 }
 

@@ -156,6 +156,15 @@ impl Draft<'_> {
             BackendKind::Rest(_) => format!("{field}.rest.url"),
             _ => format!("{field}.{store}.prefix"),
         };
+        let url = match &backend.kind {
+            BackendKind::S3(s3) => s3.endpoint.as_deref().map(|endpoint| ("endpoint", endpoint)),
+            BackendKind::Rest(rest) => Some(("url", rest.url.as_str())),
+            _ => None,
+        };
+        if let Some((url_field, _)) = url.filter(|(_, url)| has_credentials(url)) {
+            let finding = Finding::new(format!("{field}.{store}.{url_field}"), "the URL holds a user name or password");
+            return Err(finding.suggest("put them into the Secret, which nobody prints"));
+        }
         let path = self.path(backend.kind.prefix()).map_err(|error| Finding::new(prefix_field, error))?;
         Ok(match &backend.kind {
             BackendKind::Local(local) => {
@@ -275,6 +284,12 @@ fn required_credentials(store: &BackendKind) -> &'static [&'static str] {
         BackendKind::Azure(_) => &[keys::AZURE_ACCOUNT_NAME, keys::AZURE_ACCOUNT_KEY],
         BackendKind::B2(_) => &[keys::B2_ACCOUNT_ID, keys::B2_ACCOUNT_KEY],
     }
+}
+
+/// Whether a URL has a user name before its host.
+fn has_credentials(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().is_some_and(|authority| authority.contains('@'))
 }
 
 fn secret_keys(secret: &Secret) -> impl Iterator<Item = &str> {

@@ -17,7 +17,7 @@ use holdfast_api::values::{Backend, BackendKind, LocalBackend, RetentionPolicy, 
 use k8s_openapi::api::core::v1::VolumeMount;
 
 use crate::backup::{Scheduled, agents, id, own_tag};
-use crate::host::{Host, hosts};
+use crate::host::Host;
 use crate::index::{Placed, Workload};
 use crate::key::{ObjectKey, Target, TargetKind};
 use crate::path;
@@ -166,7 +166,7 @@ fn plan(
     // A form that contradicts itself is told where selectors are read.
     let Ok(form) = spec.form() else { return Ok(Vec::new()) };
     let instructions = instructions(form, spec, &object)?;
-    let hosts = hosts(target, workload.replicas, workload.first_ordinal, &lookup.settings.node);
+    let hosts = lookup.hosts(target, workload, "spec")?;
     if hosts.is_empty() {
         warnings.push(Finding::new(
             "spec.selector",

@@ -14,7 +14,7 @@ use holdfast_api::values::VolumeSource;
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 
 use crate::Settings;
-use crate::host::{Host, hosts};
+use crate::host::{Host, REPLICAS_MAX, hosts};
 use crate::index::{Index, Workload};
 use crate::key::{ObjectKey, Target, TargetKind};
 use crate::mount;
@@ -104,7 +104,7 @@ impl<'a> Lookup<'a> {
             _ => {
                 let containers = Containers::new(self, target, workload, mounts)
                     .ok_or_else(|| Finding::new("spec.targetRef", format!("{} has no pod template", target.key())))?;
-                let hosts = hosts(target, workload.replicas, workload.first_ordinal, &self.settings.node);
+                let hosts = self.hosts(target, workload, "spec.targetRef")?;
                 let mut findings = Vec::new();
                 let mut sources = Vec::new();
                 for host in hosts {
@@ -144,6 +144,16 @@ impl<'a> Lookup<'a> {
         let directory = Directory { path, source: DirectorySource::root(volume) };
         let hosts = hosts(target, 1, 0, &self.settings.node);
         Ok(hosts.into_iter().map(|host| Source { host, directories: vec![directory.clone()] }).collect())
+    }
+
+    /// The hosts of a target; `field` is what ties it.
+    pub(crate) fn hosts(self, target: &Target, workload: &Workload<'_>, field: &str) -> Result<Vec<Host>, Finding> {
+        if workload.replicas > REPLICAS_MAX {
+            let problem =
+                format!("{} has {} replicas; at most {REPLICAS_MAX} can be backed up", target.key(), workload.replicas);
+            return Err(Finding::new(field, problem));
+        }
+        Ok(hosts(target, workload.replicas, workload.first_ordinal, &self.settings.node))
     }
 
     /// The target that a reference names, or why there is none.

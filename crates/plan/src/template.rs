@@ -100,6 +100,11 @@ fn plan(
     let template = template(lookup, workload)?;
     let name = format!("{}-{}", target.kind.path_segment(), target.name);
     let namespace = target.namespace.as_str();
+    if namespace.is_empty() {
+        let problem = format!("a {} has no namespace for the objects that would be made", target.kind.name());
+        let finding = Finding::new(annotation(BACKUP_ANNOTATION), problem);
+        return Err(finding.suggest("annotate its claim, or write a Backup").into());
+    }
     let written = [
         lookup.index.repositories.get(&(namespace, &name)).map(|found| ("Repository", &found.object.metadata)),
         lookup.index.backups.get(&(namespace, &name)).map(|found| ("Backup", &found.object.metadata)),

@@ -214,3 +214,32 @@ fn items(items: Option<&[KeyToPath]>) -> Result<BTreeMap<String, String>, PathEr
 fn mode(mode: Option<i32>) -> u32 {
     mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(DEFAULT_FILE_MODE) & 0o777
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_host_paths_are_relative_to_their_manifest() {
+        for (base, path, expected) in [
+            ("/manifests/demo", "/srv//data/", Ok("/srv/data")),
+            ("/manifests/demo", "data", Ok("/manifests/demo/data")),
+            ("/manifests/demo", "./data/.", Ok("/manifests/demo/data")),
+            ("/manifests/demo", ".", Ok("/manifests/demo")),
+            ("/", "data", Ok("/data")),
+            ("/manifests", "../data", Err(PathError::Escapes("../data".to_owned()))),
+            ("/manifests", "/srv/../etc", Err(PathError::Escapes("/srv/../etc".to_owned()))),
+            ("/manifests", "", Err(PathError::Empty)),
+        ] {
+            assert_eq!(host_path_in(base, path), expected.map(str::to_owned), "{path} in {base}");
+        }
+    }
+
+    #[test]
+    fn modes_are_permission_bits() {
+        assert_eq!(mode(None), 0o644);
+        assert_eq!(mode(Some(0o400)), 0o400);
+        assert_eq!(mode(Some(0o100_600)), 0o600);
+        assert_eq!(mode(Some(-1)), 0o644);
+    }
+}
