@@ -5,7 +5,7 @@
 //! - Without paths, everything that backups of the target store in that repository is restored; into a volume,
 //!   what they store at or below its mount path.
 //! - `IfNotRecovered` is one occasion for ever. `Always` is a new one at each start of the program and each
-//!   change of the workload's manifest, which is what a restart is on a single machine.
+//!   change of the workload's `spec`, which is what a restart is on a single machine.
 //! - Where several workloads, or several hosts, store one path, a person has to say whose data is meant.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -357,9 +357,10 @@ fn at_workload(findings: Vec<Finding>) -> Vec<Finding> {
     findings.into_iter().map(moved).collect()
 }
 
-/// Changes whenever what a manifest says does, and only then (FNV-1a, 64 bits).
+/// Changes whenever the `spec` of a manifest does, and only then: status and bookkeeping in `metadata` restart nothing
+/// (FNV-1a, 64 bits).
 fn fingerprint(manifest: &Object) -> String {
-    let text = manifest.json.to_string();
+    let text = manifest.json["spec"].to_string();
     let hash = text
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));

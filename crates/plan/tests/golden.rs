@@ -1,6 +1,7 @@
 //! Every folder of `tests/golden` is a test: the plan of `given/*` is `want.yaml`, compared whole.
 //!
-//! `given/` holds manifests and, where the past or the clock matter, a `situation.yaml`. A case that is
+//! `given/` holds manifests and, where the past or the clock matter, a `situation.yaml`, which may also name a folder
+//! of examples in place of manifests of its own. A case that is
 //! right but differs is rewritten with `UPDATE=1 cargo test -p holdfast-plan --test golden`, and read before it
 //! is committed.
 
@@ -23,6 +24,8 @@ struct Situation {
     now: Timestamp,
     /// When the program started; by default just now.
     started: Option<Timestamp>,
+    /// A folder of the project that holds the manifests, in place of `given` itself.
+    manifests: Option<String>,
     node: String,
     slots: usize,
     stores: Option<Vec<String>>,
@@ -32,7 +35,8 @@ struct Situation {
 impl Default for Situation {
     fn default() -> Self {
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
-        Self { now, started: None, node: "node-1".to_owned(), slots: 4, stores: None, observed: Observed::default() }
+        let node = "node-1".to_owned();
+        Self { now, started: None, manifests: None, node, slots: 4, stores: None, observed: Observed::default() }
     }
 }
 
@@ -48,12 +52,7 @@ struct Given {
 impl Given {
     fn read(folder: PathBuf) -> Self {
         let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
-        let mut files: Vec<(String, Vec<u8>)> = fs::read_dir(folder.join("given"))
-            .unwrap_or_else(|error| panic!("{name}: {error}"))
-            .map(|entry| entry.unwrap().path())
-            .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
-            .collect();
-        files.sort();
+        let mut files = yaml_files(&folder.join("given"));
         let situation = match files.iter().position(|(file, _)| file == "situation.yaml") {
             Some(at) => {
                 let text = String::from_utf8(files.remove(at).1).unwrap();
@@ -61,7 +60,11 @@ impl Given {
             }
             None => Situation::default(),
         };
-        let Situation { now, started, node, slots, stores, observed } = situation;
+        let Situation { now, started, manifests, node, slots, stores, observed } = situation;
+        if let Some(manifests) = manifests {
+            files.extend(yaml_files(&project().join(manifests)));
+        }
+        assert!(!files.is_empty(), "{name} has no manifest");
         let mut settings = Settings::new(now, "/manifests", "/volumes", node);
         settings.started = started.unwrap_or(now);
         settings.slots = slots;
@@ -75,9 +78,25 @@ impl Given {
     }
 }
 
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// The YAML files of a folder with their contents, by name.
+fn yaml_files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<(String, Vec<u8>)> = paths
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap()))
+        .collect();
+    files.sort();
+    files
+}
+
 fn cases() -> impl Iterator<Item = Given> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden");
-    let mut cases: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut cases: Vec<PathBuf> =
+        fs::read_dir(project().join("tests/golden")).unwrap().map(|entry| entry.unwrap().path()).collect();
     cases.sort();
     assert!(cases.len() > 40, "only {} cases are left", cases.len());
     cases.into_iter().map(Given::read)
@@ -117,17 +136,30 @@ fn no_secret_reaches_a_plan() {
 
 #[test]
 fn what_starts_is_planned_and_alone_on_its_repository() {
-    for given in cases() {
-        let plan = given.plan();
-        let mut busy: BTreeSet<&str> = given.observed.running.values().map(String::as_str).collect();
-        let starting: Vec<_> = plan.due.iter().filter(|due| due.waits_for.is_none()).collect();
-        assert!(starting.is_empty() || starting.len() + given.observed.running.len() <= given.settings.slots);
-        for due in starting {
-            let of_backup = plan.backups.iter().find(|backup| backup.id == due.id).map(|backup| &backup.repository);
-            let of_recovery = plan.recoveries.iter().find(|other| other.id == due.id).map(|other| &other.repository);
-            let repository = of_backup.or(of_recovery).unwrap_or_else(|| panic!("{}: {}", given.name, due.id));
-            let location = plan.repositories.iter().find(|other| other.id == *repository).map(|found| &found.location);
-            assert!(busy.insert(location.unwrap()), "{}: two runs on {repository}", given.name);
+    cases().for_each(|given| check_starts(&given));
+}
+
+#[test]
+fn any_object_may_be_missing() {
+    for mut given in cases() {
+        for at in 0..given.outcome.objects.len() {
+            let object = given.outcome.objects.remove(at);
+            check_starts(&given);
+            given.outcome.objects.insert(at, object);
         }
+    }
+}
+
+fn check_starts(given: &Given) {
+    let plan = given.plan();
+    let mut busy: BTreeSet<&str> = given.observed.running.values().map(String::as_str).collect();
+    let starting: Vec<_> = plan.due.iter().filter(|due| due.waits_for.is_none()).collect();
+    assert!(starting.is_empty() || starting.len() + given.observed.running.len() <= given.settings.slots);
+    for due in starting {
+        let of_backup = plan.backups.iter().find(|backup| backup.id == due.id).map(|backup| &backup.repository);
+        let of_recovery = plan.recoveries.iter().find(|other| other.id == due.id).map(|other| &other.repository);
+        let repository = of_backup.or(of_recovery).unwrap_or_else(|| panic!("{}: {}", given.name, due.id));
+        let location = plan.repositories.iter().find(|other| other.id == *repository).map(|found| &found.location);
+        assert!(busy.insert(location.unwrap()), "{}: two runs on {repository}", given.name);
     }
 }
