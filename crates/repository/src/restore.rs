@@ -143,7 +143,9 @@ pub fn restore(
     monitor: &Monitor,
 ) -> Result<RestoreReport> {
     if options.delete && options.include.is_empty() && options.target.as_os_str() == "/" {
-        return Err(Error::Selection("will not remove everything that the snapshot lacks from /: name what to restore".into()));
+        return Err(Error::Selection(
+            "will not remove everything that the snapshot lacks from /: name what to restore".into(),
+        ));
     }
     let lock = match &options.lock {
         Some(lock) => Some(Lock::acquire(repository, LockMode::Shared, lock, monitor)?),

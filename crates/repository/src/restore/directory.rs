@@ -48,9 +48,9 @@ pub(super) struct Pool {
 
 impl Directory {
     /// Opens the target; it may be reached through links, which its owner chose.
-    pub(super) fn open_target(path: &Path) -> io::Result<Arc<Self>> {
+    pub(super) fn open_target(path: &Path, is_new: bool) -> io::Result<Arc<Self>> {
         let fd = openat(CWD, path, FLAGS, Mode::empty())?;
-        Self::adopt(fd, Place::Target(path.into()), false, None, &Arc::default())
+        Self::adopt(fd, Place::Target(path.into()), is_new, None, &Arc::default())
     }
 
     /// Opens a directory in this one, never through a link. When it is done, it gets `metadata`.
@@ -81,7 +81,6 @@ impl Directory {
         pool.opened(&directory);
         Ok(directory)
     }
-
 
     /// A descriptor to work with; it stays open as long as it is held.
     pub(super) fn fd(self: &Arc<Self>) -> io::Result<Arc<OwnedFd>> {

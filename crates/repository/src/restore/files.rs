@@ -248,9 +248,7 @@ pub(super) struct Batch<'a> {
 
 impl Batch<'_> {
     fn locate(&self, id: &Id) -> Result<Location> {
-        self.index
-            .find(BlobKind::Data, id)
-            .ok_or_else(|| Error::MissingBlob { kind: BlobKind::Data.noun(), id: *id })
+        self.index.find(BlobKind::Data, id).ok_or_else(|| Error::MissingBlob { kind: BlobKind::Data.noun(), id: *id })
     }
 
     /// The bytes of a file's content; fails when a part of it is in no index.
@@ -276,7 +274,8 @@ impl Batch<'_> {
         if run.options.verify
             && let Some(file) = Arc::get_mut(&mut file)
         {
-            file.content = content.iter().map(|id| Ok((*id, self.locate(id)?.plain_length()))).collect::<Result<_>>()?;
+            file.content =
+                content.iter().map(|id| Ok((*id, self.locate(id)?.plain_length()))).collect::<Result<_>>()?;
         }
         // What is there already is compared; where that is not possible, all is written.
         let existing = if file.is_new { None } else { file.open_to_compare().ok() };
@@ -287,9 +286,8 @@ impl Batch<'_> {
         for id in content {
             let location = self.locate(id)?;
             let length = location.plain_length();
-            let is_there = existing
-                .as_ref()
-                .is_some_and(|(_, fd)| holds(fd, at, id, length, &mut self.buffer).unwrap_or(false));
+            let is_there =
+                existing.as_ref().is_some_and(|(_, fd)| holds(fd, at, id, length, &mut self.buffer).unwrap_or(false));
             if is_there {
                 add(&run.counts.bytes_unchanged, length.into());
                 add(&run.monitor.counters().bytes, length.into());
@@ -335,10 +333,12 @@ impl Batch<'_> {
 fn continues(read: &[Piece], piece: &Piece) -> bool {
     let (Some(first), Some(last)) = (read.first(), read.last()) else { return true };
     let (first, last, next) = (&first.location, &last.location, &piece.location);
-    let last_end = last.offset.saturating_add(last.length);
-    let length = u64::from(next.offset) + u64::from(next.length) - u64::from(first.offset);
-    first.pack == next.pack
-        && next.offset <= last_end.saturating_add(GAP_BYTES_MAX)
+    if first.pack != next.pack {
+        return false;
+    }
+    // Sorted by offset: nothing begins before the first.
+    let length = end_of(next) - u64::from(first.offset);
+    next.offset <= last.offset.saturating_add(last.length).saturating_add(GAP_BYTES_MAX)
         && (length <= READ_BYTES_MAX as u64 || next.offset == last.offset)
 }
 
@@ -377,7 +377,9 @@ fn work(run: &Run<'_>, reads: &Receiver<Vec<Piece>>) {
 
 /// Reads the blobs that the pieces name, and writes each to where it belongs.
 fn restore_read(run: &Run<'_>, read: &[Piece], sealed: &mut Vec<u8>, raw: &mut Vec<u8>) {
-    let (Some(first), Some(end)) = (read.first(), read.iter().map(|piece| end_of(&piece.location)).max()) else { return };
+    let (Some(first), Some(end)) = (read.first(), read.iter().map(|piece| end_of(&piece.location)).max()) else {
+        return;
+    };
     let start = u64::from(first.location.offset);
     let is_read = read_range(run, &first.location.pack, start, end, sealed);
     for pieces in read.chunk_by(|a, b| a.location.offset == b.location.offset && a.id == b.id) {

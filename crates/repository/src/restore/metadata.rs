@@ -64,11 +64,12 @@ impl Owners {
         match self {
             Self::Numbers => Some((node.uid, node.gid)),
             Self::Names(lookup) => {
-                let find = |known: &Mutex<HashMap<_, _>>, ask: &dyn Fn(&str) -> Option<u32>, name: Option<&Arc<str>>| {
-                    let name = name?;
-                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                    *known.entry(Arc::clone(name)).or_insert_with(|| ask(name))
-                };
+                let find =
+                    |known: &Mutex<HashMap<_, _>>, ask: &dyn Fn(&str) -> Option<u32>, name: Option<&Arc<str>>| {
+                        let name = name?;
+                        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                        *known.entry(Arc::clone(name)).or_insert_with(|| ask(name))
+                    };
                 let user = find(&lookup.users, &lookup.user, node.user.as_ref());
                 let group = find(&lookup.groups, &lookup.group, node.group.as_ref());
                 Some((user.unwrap_or(node.uid), group.unwrap_or(node.gid)))
@@ -111,7 +112,10 @@ impl Metadata {
             }
         };
         if let Some((uid, gid)) = self.owner {
-            tell("set the owner of", tolerate(rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))));
+            tell(
+                "set the owner of",
+                tolerate(rustix::fs::fchown(fd, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))),
+            );
         }
         tell("set the permissions of", rustix::fs::fchmod(fd, self.mode));
         if !is_new {
@@ -144,8 +148,9 @@ impl Metadata {
         }
         if kind != NodeKind::Symlink {
             // There is no call that changes an entry's permissions and follows no link; this descriptor is the entry.
-            let result = rustix::fs::openat(&*dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
-                .and_then(|fd| rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), self.mode));
+            let result =
+                rustix::fs::openat(&*dir, name, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())
+                    .and_then(|fd| rustix::fs::chmod(format!("/proc/self/fd/{}", fd.as_raw_fd()), self.mode));
             tell("set the permissions of", result);
         }
         if !self.attributes.is_empty() {
@@ -167,7 +172,8 @@ impl Metadata {
         for name in names[..length].split_inclusive(|&byte| byte == 0) {
             let Ok(name) = CStr::from_bytes_with_nul(name) else { continue };
             let bytes = name.to_bytes();
-            let is_ours = [&b"user."[..], b"system.posix_acl_", b"security.capability"].iter().any(|p| bytes.starts_with(p));
+            let is_ours =
+                [&b"user."[..], b"system.posix_acl_", b"security.capability"].iter().any(|p| bytes.starts_with(p));
             if is_ours && !self.attributes.iter().any(|attribute| attribute.name == bytes) {
                 // What cannot be removed is of the file system's own making.
                 let _ = rustix::fs::fremovexattr(fd, name);
@@ -180,7 +186,10 @@ impl Metadata {
             Ok(()) => {}
             Err(Errno::NOTSUP) => {
                 if !run.attributes_noted.swap(true, Ordering::Relaxed) {
-                    let text = format!("the target cannot hold extended attribute {}, nor others of its kind", name.escape_ascii());
+                    let text = format!(
+                        "the target cannot hold extended attribute {}, nor others of its kind",
+                        name.escape_ascii()
+                    );
                     run.monitor.note(crate::source::display_path(&path()), text);
                 }
             }

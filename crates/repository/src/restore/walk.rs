@@ -14,10 +14,10 @@ use super::directory::Directory;
 use super::files::{Batch, FileJob};
 use super::metadata::Metadata;
 use super::{Run, add, remove};
+use crate::error::Damage;
 use crate::format::node::{Node, NodeKind};
 use crate::format::time::Timestamp;
-use crate::format::tree::check_name;
-use crate::error::Damage;
+use crate::format::tree::{TreeError, check_name};
 use crate::trees::{Step, Visit};
 use crate::{Error, Id, Result};
 
@@ -29,6 +29,14 @@ struct Level {
     here: Here,
     /// The names that the snapshot has here, where others are to be removed.
     names: HashSet<Vec<u8>>,
+    /// The name of the entry before.
+    last: Vec<u8>,
+}
+
+impl Level {
+    fn new(name: Vec<u8>, node: Option<Node>, here: Here) -> Self {
+        Self { name, node, here, names: HashSet::new(), last: Vec::new() }
+    }
 }
 
 /// A directory in the target.
@@ -60,7 +68,7 @@ struct Walk<'a> {
 /// Walks through everything; returns when the last piece was handed on.
 pub(super) fn walk<'a>(run: &'a Run<'a>, tree: &Id, batch: Batch<'a>) -> Result<()> {
     let here = open_target(run)?;
-    let root = Level { name: Vec::new(), node: None, here, names: HashSet::new() };
+    let root = Level::new(Vec::new(), None, here);
     let mut walk = Walk { run, batch, levels: vec![root], links: HashMap::new() };
     let index = run.repository.index()?;
     crate::trees::walk(run.repository, &index, tree, b"/", run.monitor, &mut |step| walk.step(step))?;
@@ -71,14 +79,15 @@ fn open_target(run: &Run<'_>) -> Result<Here> {
     let target = &run.options.target;
     let failed = |operation| move |source| Error::Io { operation, path: target.clone(), source };
     if run.options.dry_run {
-        return match Directory::open_target(target) {
+        return match Directory::open_target(target, false) {
             Ok(directory) => Ok(Here::Open(directory)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Here::WouldBeMade),
             Err(error) => Err(failed("open")(error)),
         };
     }
+    let is_new = !target.exists();
     std::fs::create_dir_all(target).map_err(failed("make"))?;
-    Directory::open_target(target).map(Here::Open).map_err(failed("open"))
+    Directory::open_target(target, is_new).map(Here::Open).map_err(failed("open"))
 }
 
 impl Walk<'_> {
@@ -99,25 +108,23 @@ impl Walk<'_> {
 
     fn entry(&mut self, path: &[u8], node: &Node) -> Result<Visit> {
         let options = self.run.options;
-        if let Err(error) = check_name(node) {
+        if let Err(error) = check_name(node).and_then(|()| self.check_order(node)) {
             let what = format!("the listing of {}", crate::source::display_path(path));
             self.run.failed(path, &Error::damaged(what, error));
             return Ok(Visit::Skip);
         }
-        if let (true, Some(level)) = (options.delete, self.levels.last_mut()) {
-            level.names.insert(node.name.clone());
+        if let Some(level) = self.levels.last_mut() {
+            level.last.clone_from(&node.name);
+            if options.delete {
+                level.names.insert(node.name.clone());
+            }
         }
         let selection = select(path, &options.include, &options.exclude);
         if node.kind == NodeKind::Dir {
             if !selection.is_selected && !selection.may_be_below {
                 return Ok(Visit::Skip);
             }
-            self.levels.push(Level {
-                name: node.name.clone(),
-                node: Some(node.clone()),
-                here: Here::NotAsked,
-                names: HashSet::new(),
-            });
+            self.levels.push(Level::new(node.name.clone(), Some(node.clone()), Here::NotAsked));
             if selection.is_selected {
                 self.open_level();
             }
@@ -136,6 +143,16 @@ impl Walk<'_> {
             }
         }
         Ok(Visit::Skip)
+    }
+
+    /// Refuses a second entry of a name: it would be made where the first one is.
+    fn check_order(&self, node: &Node) -> std::result::Result<(), TreeError> {
+        match self.levels.last() {
+            Some(level) if level.last == node.name => {
+                Err(TreeError::Order { name: node.display_name(), previous: node.display_name() })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Makes or opens the directory that the walk is in, and those above it that were not wanted before.
@@ -274,15 +291,11 @@ impl Walk<'_> {
         }
     }
 
-    fn try_make(
-        &mut self,
-        path: &[u8],
-        node: &Node,
-        directory: &Arc<Directory>,
-    ) -> std::result::Result<(), MakeError> {
+    fn try_make(&mut self, path: &[u8], node: &Node, directory: &Arc<Directory>) -> std::result::Result<(), MakeError> {
         let options = self.run.options;
         if matches!(node.kind, NodeKind::Socket | NodeKind::Irregular | NodeKind::Unknown) {
-            let what = if node.kind == NodeKind::Socket { "a socket" } else { "of a kind that this system does not have" };
+            let what =
+                if node.kind == NodeKind::Socket { "a socket" } else { "of a kind that this system does not have" };
             self.run.monitor.note(crate::source::display_path(path), format!("is {what}: not restored"));
             return Ok(());
         }
@@ -339,9 +352,7 @@ impl Walk<'_> {
             NodeKind::File => self.file(path, node, directory, action)?,
             kind => {
                 let made = match kind {
-                    NodeKind::Symlink => {
-                        symlinkat(std::ffi::OsStr::from_bytes(&node.link_target), &*fd, &node.name)
-                    }
+                    NodeKind::Symlink => symlinkat(std::ffi::OsStr::from_bytes(&node.link_target), &*fd, &node.name),
                     NodeKind::Dev => mknodat(&*fd, &node.name, FileType::BlockDevice, Mode::RWXU, node.device),
                     NodeKind::CharDev => mknodat(&*fd, &node.name, FileType::CharacterDevice, Mode::RWXU, node.device),
                     _ => mknodat(&*fd, &node.name, FileType::Fifo, Mode::RWXU, 0),
