@@ -13,6 +13,7 @@
 extern crate self as holdfast_repository;
 
 pub mod backup;
+pub mod check;
 pub mod chunker;
 pub mod crypto;
 mod error;
@@ -28,6 +29,7 @@ mod pack_writer;
 pub mod pattern;
 pub mod prune;
 mod repository;
+pub mod restore;
 pub mod snapshots;
 pub mod source;
 mod trees;

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use self::plan::PrunePlan;
+pub(crate) use self::plan::header_entry_bytes;
 use crate::format::node::NodeKind;
 use crate::format::tree;
 use crate::format::{BlobKind, FileKind};

@@ -6,9 +6,10 @@ use std::vec::IntoIter;
 
 use crate::format::node::{Node, NodeKind};
 use crate::format::tree::Tree;
+use crate::format::BlobKind;
 use crate::repository::join;
 use crate::snapshots::folder_without_tree;
-use crate::{Error, Id, Monitor, Repository, Result};
+use crate::{Error, Id, Index, Monitor, Repository, Result};
 
 /// How many directories are read at once: for most stores it is waiting, not work.
 const READERS: usize = 8;
@@ -118,6 +119,7 @@ struct Level {
 /// Holds one directory for each level of depth.
 pub(crate) fn walk(
     repository: &Repository,
+    index: &Index,
     root: &Id,
     path: &[u8],
     monitor: &Monitor,
@@ -125,7 +127,7 @@ pub(crate) fn walk(
 ) -> Result<()> {
     let mut path = path.strip_suffix(b"/").unwrap_or(path).to_vec();
     let mut levels = Vec::new();
-    enter(repository, Some(*root), &path, &mut levels, visit)?;
+    enter(repository, index, Some(*root), &path, &mut levels, visit)?;
     while let Some(level) = levels.last_mut() {
         monitor.check()?;
         path.truncate(level.path_bytes);
@@ -137,7 +139,7 @@ pub(crate) fn walk(
         path.push(b'/');
         path.extend_from_slice(&node.name);
         if visit(Step::Entry { path: &path, node: &node })? == Visit::Enter && node.kind == NodeKind::Dir {
-            enter(repository, node.subtree, &path, &mut levels, visit)?;
+            enter(repository, index, node.subtree, &path, &mut levels, visit)?;
         }
     }
     Ok(())
@@ -145,13 +147,17 @@ pub(crate) fn walk(
 
 fn enter(
     repository: &Repository,
+    index: &Index,
     tree: Option<Id>,
     path: &[u8],
     levels: &mut Vec<Level>,
     visit: &mut dyn FnMut(Step<'_>) -> Result<Visit>,
 ) -> Result<()> {
     let loaded = match tree {
-        Some(id) => repository.load_tree(&id).map(|tree| (id, tree)),
+        Some(id) => repository.load_blob_by(index, BlobKind::Tree, &id).and_then(|json| {
+            let tree = Tree::parse(&json).map_err(|error| Error::damaged(format!("tree {id}"), error))?;
+            Ok((id, tree))
+        }),
         None => {
             let name = String::from_utf8_lossy(path.rsplit(|&byte| byte == b'/').next().unwrap_or_default());
             Err(Error::damaged("a tree", folder_without_tree(name.into_owned())))

@@ -1,6 +1,7 @@
 //! The stock restic binary, as the judge of what we write and the author of what we read.
 
-#![allow(dead_code, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -24,7 +25,12 @@ impl Bench {
         let bench = Self { dir: TempDir::new().unwrap() };
         std::fs::create_dir(bench.data()).unwrap();
         let store = Arc::new(LocalStore::create(bench.repository_path()).unwrap());
-        let init = InitOptions { version, kdf_target: Duration::from_millis(1), kdf_memory_bytes: 1 << 20, ..InitOptions::default() };
+        let init = InitOptions {
+            version,
+            kdf_target: Duration::from_millis(1),
+            kdf_memory_bytes: 1 << 20,
+            ..InitOptions::default()
+        };
         Repository::init(store, PASSWORD, &init, OpenOptions::default()).unwrap();
         bench
     }
@@ -156,6 +162,10 @@ pub fn copy_dir(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() { copy_dir(&entry.path(), &target) } else { drop(std::fs::copy(entry.path(), target).unwrap()) }
+        if entry.file_type().unwrap().is_dir() {
+            copy_dir(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
