@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use holdfast_repository::format::FileKind;
+use holdfast_repository::format::snapshot::SnapshotFilter;
 use holdfast_repository::pattern::{Case, PatternList};
 use holdfast_repository::restore::{Overwrite, RestoreOptions, RestoreReport, restore};
-use holdfast_repository::format::snapshot::SnapshotFilter;
 use holdfast_repository::snapshots::select;
 use holdfast_repository::{Error, Event, Monitor};
 use oracle::{Bench, noise};
@@ -413,4 +413,36 @@ fn an_interrupted_restore_goes_on() {
     assert!(matches!(outcome, Err(Error::Interrupted)), "{outcome:?}");
     into.succeed();
     assert_same(&bench.data(), into.target());
+}
+
+/// A small tmpfs in a mount namespace is a full disk: the test starts itself anew in one.
+#[test]
+fn a_full_disk_ends_the_restore_with_its_reason() {
+    const INSIDE: &str = "HOLDFAST_TEST_INSIDE_UNSHARE";
+    if let Some(folder) = std::env::var_os(INSIDE) {
+        let bench = Bench::new(2);
+        for n in 0..4 {
+            bench.write(&format!("{n}"), n, 3 << 20);
+        }
+        bench.backup(&[]);
+        let mut into = Restore::new(&bench);
+        into.options.target = Path::new(&folder).join("target");
+        let error = into.run().unwrap_err();
+        let Error::Io { path, source, .. } = &error else { panic!("{error:?}") };
+        assert!(path.starts_with(into.target()) && source.kind() == std::io::ErrorKind::StorageFull, "{error:?}");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let namespaces = if rustix::process::geteuid().is_root() { "-m" } else { "-rm" };
+    let output = std::process::Command::new("unshare")
+        .args([namespaces, "--propagation", "private", "sh", "-ec"])
+        .arg(r#"mount -t tmpfs -o size=8m,mode=700 tmpfs "$0"; exec "$@""#)
+        .arg(folder.path())
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--nocapture", "a_full_disk_ends_the_restore_with_its_reason"])
+        .env(INSIDE, folder.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }

@@ -368,8 +368,9 @@ pub(super) fn with_workers<'a>(run: &'a Run<'a>, produce: impl FnOnce(Batch<'a>)
 fn work(run: &Run<'_>, reads: &Receiver<Vec<Piece>>) {
     let (mut sealed, mut raw) = (Vec::new(), Vec::new());
     for read in reads {
-        if run.check().is_err() {
-            return;
+        if let Err(error) = run.check() {
+            // An earlier failure stays the one that is told.
+            return run.failure.set(error);
         }
         restore_read(run, &read, &mut sealed, &mut raw);
     }
@@ -395,7 +396,7 @@ fn restore_read(run: &Run<'_>, read: &[Piece], sealed: &mut Vec<u8>, raw: &mut V
             Some(plain) => Ok(plain),
             None => {
                 again = run.repository.load_blob(BlobKind::Data, id);
-                again.as_deref().map_err(|error| error)
+                again.as_deref()
             }
         };
         for Piece { file, at, .. } in pieces {

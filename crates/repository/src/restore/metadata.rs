@@ -33,11 +33,14 @@ pub enum Owners {
 
 /// Finds the numbers of users and groups on this system, and remembers them.
 pub struct OwnerLookup {
-    user: Box<dyn Fn(&str) -> Option<u32> + Send + Sync>,
-    group: Box<dyn Fn(&str) -> Option<u32> + Send + Sync>,
-    users: Mutex<HashMap<Arc<str>, Option<u32>>>,
-    groups: Mutex<HashMap<Arc<str>, Option<u32>>>,
+    user: Ask,
+    group: Ask,
+    users: Known,
+    groups: Known,
 }
+
+type Ask = Box<dyn Fn(&str) -> Option<u32> + Send + Sync>;
+type Known = Mutex<HashMap<Arc<str>, Option<u32>>>;
 
 impl OwnerLookup {
     /// Asks `user` and `group`, once for every name.
@@ -64,12 +67,11 @@ impl Owners {
         match self {
             Self::Numbers => Some((node.uid, node.gid)),
             Self::Names(lookup) => {
-                let find =
-                    |known: &Mutex<HashMap<_, _>>, ask: &dyn Fn(&str) -> Option<u32>, name: Option<&Arc<str>>| {
-                        let name = name?;
-                        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-                        *known.entry(Arc::clone(name)).or_insert_with(|| ask(name))
-                    };
+                let find = |known: &Known, ask: &Ask, name: Option<&Arc<str>>| {
+                    let name = name?;
+                    let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+                    *known.entry(Arc::clone(name)).or_insert_with(|| ask(name))
+                };
                 let user = find(&lookup.users, &lookup.user, node.user.as_ref());
                 let group = find(&lookup.groups, &lookup.group, node.group.as_ref());
                 Some((user.unwrap_or(node.uid), group.unwrap_or(node.gid)))

@@ -1,0 +1,177 @@
+//! One run of a planned backup: read the target's directories, make its snapshots, apply retention.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use holdfast_api::manifest::Object;
+use holdfast_api::stash::Compression as WantedCompression;
+use holdfast_plan::{Directory, PlannedBackup, PlannedRepository, PlannedSnapshot};
+use holdfast_repository::backup::{BackupOptions, BackupReport, backup};
+use holdfast_repository::format::snapshot::{SnapshotFilter, TagList};
+use holdfast_repository::pattern::{Case, PatternList};
+use holdfast_repository::snapshots::Snapshots;
+use holdfast_repository::{Compression, LockOptions, Monitor, OpenOptions, Repository};
+use holdfast_sources::{Excludes, FileTree, FileTreeError, FileTreeOptions, Root, TagFile};
+
+use crate::open::{self, IfMissing, OpenError};
+use crate::retention;
+use crate::volumes::{self, Use, VolumeError};
+
+/// Why a run failed.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// A directory of the target cannot be had.
+    #[error("directory {directory}")]
+    Volume {
+        /// The container's path.
+        directory: String,
+        /// Why.
+        #[source]
+        source: VolumeError,
+    },
+    /// Every directory of the target is empty, though an earlier snapshot holds files: most likely a volume is not
+    /// mounted, and the empty snapshots would push the good ones out.
+    #[error(
+        "{directories} hold no file, but earlier snapshots do: is the volume mounted? If it is meant to be empty, remove the old snapshots or put a file there"
+    )]
+    EmptySource {
+        /// The container's paths.
+        directories: String,
+    },
+    /// The repository cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An exclude pattern makes no sense.
+    #[error("exclude patterns: {0}")]
+    Pattern(String),
+    /// The directories cannot be read.
+    #[error(transparent)]
+    Tree(#[from] FileTreeError),
+    /// The backup failed.
+    #[error("repository {repository}")]
+    Backup {
+        /// The repository.
+        repository: String,
+        /// Why.
+        #[source]
+        source: holdfast_repository::Error,
+    },
+}
+
+/// What a run did.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The reports of its snapshots.
+    pub reports: Vec<BackupReport>,
+    /// Snapshots that retention removed.
+    pub forgotten: u64,
+    /// Why retention failed; the snapshots are there all the same.
+    pub retention_error: Option<holdfast_repository::Error>,
+}
+
+/// How long a run waits for others on the repository: longer than most backups, far shorter than for ever.
+pub(crate) fn lock_options() -> LockOptions {
+    LockOptions { wait: std::time::Duration::from_secs(10 * 60) }
+}
+
+/// Runs a backup.
+pub fn run(
+    planned: &PlannedBackup,
+    repository: &PlannedRepository,
+    objects: &[Object],
+    volumes: &Path,
+    monitor: &Monitor,
+) -> Result<(Arc<Repository>, Done), BackupError> {
+    let failed = |source| BackupError::Backup { repository: planned.repository.clone(), source };
+    let options = OpenOptions {
+        compression: match planned.compression {
+            WantedCompression::Auto => Compression::Auto,
+            WantedCompression::Off => Compression::Off,
+            WantedCompression::Max => Compression::Max,
+        },
+        ..OpenOptions::default()
+    };
+    // Directories first: what cannot be read needs no repository.
+    let trees = planned
+        .snapshots
+        .iter()
+        .map(|snapshot| file_tree(planned, snapshot, objects, volumes))
+        .collect::<Result<Vec<_>, _>>()?;
+    let repository = open::open(repository, objects, options, IfMissing::Init)?;
+    let mut done = Done::default();
+    for (snapshot, tree) in planned.snapshots.iter().zip(trees) {
+        let options = BackupOptions {
+            host: planned.host.clone(),
+            tags: snapshot.tags.clone(),
+            excludes: planned.exclude.clone(),
+            lock: lock_options(),
+            ..BackupOptions::new()
+        };
+        if is_empty(snapshot, volumes) && has_files_already(&repository, planned, snapshot).map_err(failed)? {
+            let paths: Vec<&str> = snapshot.directories.iter().map(|directory| directory.path.as_str()).collect();
+            return Err(BackupError::EmptySource { directories: paths.join(", ") });
+        }
+        done.reports.push(backup(&repository, &tree, &options, monitor).map_err(failed)?);
+    }
+    // Old snapshots go only when the new ones are complete.
+    if done.reports.iter().all(|report| report.errors == 0) {
+        for retention in planned.snapshots.iter().filter_map(|snapshot| snapshot.retention.as_ref()) {
+            match retention::apply(&repository, retention, &lock_options(), monitor) {
+                Ok(forgotten) => done.forgotten += forgotten,
+                Err(error) => done.retention_error = Some(error),
+            }
+        }
+    }
+    Ok((repository, done))
+}
+
+fn file_tree(
+    planned: &PlannedBackup,
+    snapshot: &PlannedSnapshot,
+    objects: &[Object],
+    volumes: &Path,
+) -> Result<FileTree, BackupError> {
+    let roots = snapshot
+        .directories
+        .iter()
+        .map(|Directory { path, source }| {
+            let real = volumes::prepare(source, volumes, objects, Use::Read)
+                .map_err(|source| BackupError::Volume { directory: path.clone(), source })?;
+            Ok(Root { path: path.clone().into_bytes(), real })
+        })
+        .collect::<Result<_, BackupError>>()?;
+    let patterns = if planned.exclude.is_empty() {
+        Vec::new()
+    } else {
+        vec![PatternList::new(&planned.exclude, Case::Sensitive).map_err(|error| BackupError::Pattern(error.to_string()))?]
+    };
+    let excludes = Excludes {
+        patterns,
+        tag_files: if planned.exclude_caches { vec![TagFile::cachedir()] } else { Vec::new() },
+        ..Excludes::default()
+    };
+    Ok(FileTree::new(FileTreeOptions { roots, excludes, with_atime: false })?)
+}
+
+/// Whether there is nothing at all in any of the directories.
+fn is_empty(snapshot: &PlannedSnapshot, volumes: &Path) -> bool {
+    snapshot.directories.iter().all(|directory| {
+        std::fs::read_dir(directory.source.directory(volumes)).is_ok_and(|mut entries| entries.next().is_none())
+    })
+}
+
+fn has_files_already(
+    repository: &Repository,
+    planned: &PlannedBackup,
+    snapshot: &PlannedSnapshot,
+) -> holdfast_repository::Result<bool> {
+    let filter = SnapshotFilter {
+        hosts: vec![planned.host.clone()],
+        tags: vec![TagList(snapshot.tags.clone())],
+        paths: snapshot.directories.iter().map(|directory| directory.path.clone()).collect(),
+    };
+    let snapshots = Snapshots::load(repository)?;
+    Ok(snapshots.saved.iter().filter(|saved| filter.matches(&saved.snapshot)).any(|saved| {
+        saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)
+    }))
+}

@@ -1,0 +1,135 @@
+//! Opening a planned repository with what its Secret holds.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use holdfast_api::manifest::Object;
+use holdfast_api::names::secret_keys;
+use holdfast_plan::PlannedRepository;
+use holdfast_repository::{InitOptions, OpenOptions, Repository};
+use holdfast_store::{Access, AccessKey, Credentials, ErrorKind, Location};
+
+use crate::volumes;
+
+/// Why a repository could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The Secret, or a key of it, has gone since the plan was made.
+    #[error("Secret {secret} has no key {key} any more")]
+    NoKey {
+        /// `namespace/name`.
+        secret: String,
+        /// The key.
+        key: String,
+    },
+    /// A value of the Secret is not text.
+    #[error("key {key} of Secret {secret} is not text")]
+    NotText {
+        /// `namespace/name`.
+        secret: String,
+        /// The key.
+        key: String,
+    },
+    /// The location makes no sense.
+    #[error("repository {id}")]
+    Location {
+        /// The repository.
+        id: String,
+        /// Why.
+        #[source]
+        source: holdfast_store::ParseError,
+    },
+    /// The storage cannot be opened.
+    #[error("repository {id}")]
+    Store {
+        /// The repository.
+        id: String,
+        /// Why.
+        #[source]
+        source: holdfast_store::Error,
+    },
+    /// The repository cannot be opened.
+    #[error("repository {id}")]
+    Repository {
+        /// The repository.
+        id: String,
+        /// Why.
+        #[source]
+        source: holdfast_repository::Error,
+    },
+}
+
+/// What to do where there is no repository yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfMissing {
+    /// Make one: the first backup does.
+    Init,
+    /// Fail: what is to be restored must be there.
+    Fail,
+}
+
+/// Opens a repository.
+pub fn open(
+    planned: &PlannedRepository,
+    objects: &[Object],
+    options: OpenOptions,
+    if_missing: IfMissing,
+) -> Result<Arc<Repository>, OpenError> {
+    let id = || planned.id.clone();
+    let env = environment(planned, objects)?;
+    let location = Location::from_str(&planned.location).map_err(|source| OpenError::Location { id: id(), source })?;
+    let access = access(&env);
+    let password = env.get(secret_keys::RESTIC_PASSWORD).map(String::as_str).unwrap_or_default();
+    let open = || -> Result<Repository, OpenError> {
+        let store = location.open(&access).map_err(|source| OpenError::Store { id: id(), source })?;
+        Repository::open(Arc::from(store), password, options.clone()).map_err(|source| OpenError::Repository { id: id(), source })
+    };
+    let repository = match open() {
+        Err(error) if if_missing == IfMissing::Init && is_missing(&error) => {
+            let store = location.create(&access).map_err(|source| OpenError::Store { id: id(), source })?;
+            Repository::init(Arc::from(store), password, &InitOptions::default(), options)
+                .map_err(|source| OpenError::Repository { id: id(), source })?
+        }
+        result => result?,
+    };
+    Ok(Arc::new(repository))
+}
+
+/// Whether there is no repository there, as opposed to one that cannot be reached.
+fn is_missing(error: &OpenError) -> bool {
+    match error {
+        OpenError::Store { source, .. } => source.kind == ErrorKind::NotFound,
+        OpenError::Repository { source, .. } => matches!(source, holdfast_repository::Error::NoRepository { .. }),
+        _ => false,
+    }
+}
+
+/// restic's variables and their values, out of the Secret.
+fn environment(planned: &PlannedRepository, objects: &[Object]) -> Result<BTreeMap<String, String>, OpenError> {
+    let namespace = planned.id.split_once('/').map_or("", |(namespace, _)| namespace);
+    let secret = || format!("{namespace}/{}", planned.secret);
+    let values = volumes::secret(objects, namespace, &planned.secret).unwrap_or_default();
+    let mut env = BTreeMap::new();
+    for (variable, key) in &planned.env {
+        let value = values.get(key).ok_or_else(|| OpenError::NoKey { secret: secret(), key: key.clone() })?;
+        let text = String::from_utf8(value.clone()).map_err(|_| OpenError::NotText { secret: secret(), key: key.clone() })?;
+        // An editor's newline at the end of a value is never part of it.
+        env.insert(variable.clone(), text.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    Ok(env)
+}
+
+fn access(env: &BTreeMap<String, String>) -> Access {
+    let get = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
+    let credentials = match (get(secret_keys::AWS_ACCESS_KEY_ID), get(secret_keys::AWS_SECRET_ACCESS_KEY)) {
+        (Some(id), Some(secret)) => Credentials::Key(AccessKey { id, secret, session_token: get("AWS_SESSION_TOKEN") }),
+        _ => Credentials::Environment,
+    };
+    Access {
+        credentials,
+        region: get("AWS_DEFAULT_REGION"),
+        ca_pem: get(secret_keys::CA_CERT_DATA).map(String::into_bytes),
+        ..Access::default()
+    }
+}

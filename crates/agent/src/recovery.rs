@@ -1,0 +1,117 @@
+//! One run of a planned recovery: choose the snapshot, restore each path into its directory.
+
+use std::path::Path;
+
+use holdfast_api::manifest::Object;
+use holdfast_plan::{PlannedRecovery, PlannedRepository, Restore, SnapshotChoice};
+use holdfast_repository::format::snapshot::SnapshotFilter;
+use holdfast_repository::pattern::{Case, PatternError, PatternList};
+use holdfast_repository::restore::{Overwrite, RestoreOptions, restore};
+use holdfast_repository::snapshots::select;
+use holdfast_repository::{Monitor, OpenOptions};
+
+use crate::backup::lock_options;
+use crate::open::{self, IfMissing, OpenError};
+use crate::volumes::{self, Use, VolumeError};
+
+/// Why a recovery failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    /// A directory that is restored into cannot be had.
+    #[error("directory for {path}")]
+    Volume {
+        /// The path in the snapshot.
+        path: String,
+        /// Why.
+        #[source]
+        source: VolumeError,
+    },
+    /// The repository cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A pattern makes no sense.
+    #[error(transparent)]
+    Pattern(#[from] PatternError),
+    /// There is no such snapshot, or no such path in it.
+    #[error("no snapshot to recover {path} from")]
+    Select {
+        /// The path in the snapshot.
+        path: String,
+        /// Why.
+        #[source]
+        source: holdfast_repository::Error,
+    },
+    /// The restore failed.
+    #[error("cannot recover {path}")]
+    Restore {
+        /// The path in the snapshot.
+        path: String,
+        /// Why.
+        #[source]
+        source: holdfast_repository::Error,
+    },
+}
+
+/// What a recovery did.
+#[derive(Debug, Default)]
+pub struct Done {
+    /// The host of the snapshot.
+    pub host: String,
+    /// The snapshot.
+    pub snapshot: String,
+    /// Files restored, or found as they should be.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// What could not be restored.
+    pub errors: u64,
+}
+
+/// Runs a recovery.
+pub fn run(
+    planned: &PlannedRecovery,
+    repository: &PlannedRepository,
+    objects: &[Object],
+    volumes: &Path,
+    monitor: &Monitor,
+) -> Result<Done, RecoveryError> {
+    let (include, exclude) =
+        (PatternList::new(&planned.include, Case::Sensitive)?, PatternList::new(&planned.exclude, Case::Sensitive)?);
+    let repository = open::open(repository, objects, OpenOptions::default(), IfMissing::Fail)?;
+    let SnapshotChoice { id, host, paths } = &planned.snapshot;
+    let filter = SnapshotFilter { hosts: host.iter().cloned().collect(), tags: Vec::new(), paths: paths.clone() };
+    // All paths come from one snapshot, and all are found before anything is written.
+    let mut chosen = id.clone();
+    let mut trees = Vec::new();
+    let mut done = Done::default();
+    for Restore { path, into } in &planned.restore {
+        let selected = select(&repository, &format!("{chosen}:{path}"), &filter)
+            .map_err(|source| RecoveryError::Select { path: path.clone(), source })?;
+        chosen = selected.saved.id.to_string();
+        done.host.clone_from(&selected.saved.snapshot.hostname);
+        done.snapshot = selected.saved.id.short().to_string();
+        trees.push((path, into, selected.tree));
+    }
+    for (path, into, tree) in trees {
+        let target = volumes::prepare(into, volumes, objects, Use::Write)
+            .map_err(|source| RecoveryError::Volume { path: path.clone(), source })?;
+        let options = RestoreOptions {
+            include: include.clone(),
+            exclude: exclude.clone(),
+            overwrite: if planned.overwrite_newer { Overwrite::Always } else { Overwrite::IfNewer },
+            delete: planned.delete_extra,
+            lock: Some(lock_options()),
+            ..RestoreOptions::new(target)
+        };
+        let report = restore(&repository, &tree, &options, monitor)
+            .map_err(|source| RecoveryError::Restore { path: path.clone(), source })?;
+        done.files += report.files_restored + report.files_unchanged;
+        done.bytes += report.bytes_restored + report.bytes_unchanged;
+        done.errors += report.errors;
+    }
+    Ok(done)
+}
+
+pub(crate) fn is_interrupted(error: &RecoveryError) -> bool {
+    matches!(error, RecoveryError::Restore { source: holdfast_repository::Error::Interrupted, .. })
+}

@@ -1,0 +1,80 @@
+//! Retention after a backup: which snapshots go, and the space they took.
+
+use std::sync::Arc;
+
+use holdfast_api::values::{CalendarSpan, KeepCount, RetentionPolicy};
+use holdfast_plan::Retention;
+use holdfast_repository::forget::{CalendarDuration, Count, ForgetOptions, KeepPolicy, forget};
+use holdfast_repository::format::snapshot::{GroupBy, SnapshotFilter, TagList};
+use holdfast_repository::prune::{PruneOptions, prune};
+use holdfast_repository::{LockOptions, Monitor, Repository, Result};
+
+/// Applies a policy; returns how many snapshots went.
+pub fn apply(repository: &Arc<Repository>, retention: &Retention, lock: &LockOptions, monitor: &Monitor) -> Result<u64> {
+    let Retention { host, tags, paths, policy } = retention;
+    let options = ForgetOptions {
+        policy: keep_policy(policy),
+        filter: SnapshotFilter {
+            hosts: vec![host.clone()],
+            tags: if tags.is_empty() { Vec::new() } else { vec![TagList(tags.clone())] },
+            paths: paths.clone(),
+        },
+        // All that the filter lets through is one history, whatever paths it had over time.
+        group_by: GroupBy { host: false, paths: false, tags: false },
+        dry_run: policy.dry_run,
+        lock: lock.clone(),
+        ..ForgetOptions::default()
+    };
+    let report = forget(repository, &options, monitor)?;
+    if policy.prune && !policy.dry_run && !report.removed.is_empty() {
+        prune(repository, &PruneOptions { lock: lock.clone(), ..PruneOptions::default() }, monitor)?;
+    }
+    Ok(if policy.dry_run { 0 } else { report.removed.len() as u64 })
+}
+
+fn keep_policy(policy: &RetentionPolicy) -> KeepPolicy {
+    let RetentionPolicy {
+        name: _,
+        keep_last,
+        keep_hourly,
+        keep_daily,
+        keep_weekly,
+        keep_monthly,
+        keep_yearly,
+        keep_tags,
+        keep_within,
+        keep_within_hourly,
+        keep_within_daily,
+        keep_within_weekly,
+        keep_within_monthly,
+        keep_within_yearly,
+        prune: _,
+        dry_run: _,
+    } = policy;
+    let count = |count: &Option<KeepCount>| match count {
+        None => Count::Of(0),
+        Some(KeepCount::All) => Count::Unlimited,
+        Some(KeepCount::Newest(newest)) => Count::Of(*newest),
+    };
+    let span = |span: &Option<CalendarSpan>| span.map_or_else(CalendarDuration::default, calendar_duration);
+    KeepPolicy {
+        last: count(keep_last),
+        hourly: count(keep_hourly),
+        daily: count(keep_daily),
+        weekly: count(keep_weekly),
+        monthly: count(keep_monthly),
+        yearly: count(keep_yearly),
+        within: span(keep_within),
+        within_hourly: span(keep_within_hourly),
+        within_daily: span(keep_within_daily),
+        within_weekly: span(keep_within_weekly),
+        within_monthly: span(keep_within_monthly),
+        within_yearly: span(keep_within_yearly),
+        tags: keep_tags.iter().map(|tag| TagList(vec![tag.clone()])).collect(),
+    }
+}
+
+fn calendar_duration(span: CalendarSpan) -> CalendarDuration {
+    let CalendarSpan { years, months, days, hours } = span;
+    CalendarDuration { years: years.into(), months: months.into(), days: days.into(), hours: hours.into() }
+}

@@ -1,0 +1,390 @@
+//! What is remembered from one run to the next, in one file that is replaced whole.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use holdfast_plan::{BackupHistory, ObjectKey, Observed, RecoveryHistory};
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// How many past runs of each backup and recovery are kept.
+pub const HISTORY_MAX: usize = 20;
+
+/// Why the state could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The file system refused.
+    #[error("cannot {operation} {}", path.display())]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+    /// What stands in the file is not a state.
+    #[error("{} is damaged; moved away, history starts afresh, backups are not affected: remove it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How it does not parse.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Another program works on the same folder.
+    #[error("another holdfast works on {}", path.display())]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+}
+
+/// Everything remembered.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct State {
+    /// What the planner must know.
+    pub observed: Observed,
+    /// What runs, by id, with what was known of it before: a run that the program did not live to see end counts for
+    /// nothing, and is due again.
+    pub running: BTreeMap<String, Before>,
+    /// Runs by id of the planned backup or recovery.
+    pub runs: BTreeMap<String, Runs>,
+    /// Repositories by id.
+    pub repositories: BTreeMap<String, RepositoryState>,
+    /// How many events each object has had, by `Kind namespace/name`: events are numbered by it.
+    pub event_counts: BTreeMap<String, u64>,
+}
+
+/// What was known of a backup or recovery before a run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Before {
+    /// Of a backup.
+    Backup(BackupHistory),
+    /// Of a recovery.
+    Recovery(RecoveryHistory),
+}
+
+impl State {
+    /// A run begins.
+    pub fn begin(&mut self, id: &str, is_recovery: bool, now: Timestamp) {
+        let before = if is_recovery {
+            Before::Recovery(self.observed.recoveries.get(id).cloned().unwrap_or_default())
+        } else {
+            let history = self.observed.backups.entry(id.to_owned()).or_default();
+            let before = history.clone();
+            history.last_start = Some(now);
+            Before::Backup(before)
+        };
+        self.running.insert(id.to_owned(), before);
+        self.observed.running.insert(id.to_owned());
+    }
+
+    /// A run was cut off: it is as if it had not begun.
+    pub fn take_back(&mut self, id: &str) {
+        self.observed.running.remove(id);
+        match self.running.remove(id) {
+            Some(Before::Backup(before)) => _ = self.observed.backups.insert(id.to_owned(), before),
+            Some(Before::Recovery(before)) => _ = self.observed.recoveries.insert(id.to_owned(), before),
+            None => {}
+        }
+    }
+
+    /// Takes back every run that a program which is gone had begun.
+    pub fn take_back_all(&mut self) {
+        let ids: Vec<String> = self.running.keys().cloned().collect();
+        ids.iter().for_each(|id| self.take_back(id));
+        self.observed.running.clear();
+    }
+
+    /// A backup ended.
+    pub fn end_backup(&mut self, id: &str, run: Run) {
+        self.running.remove(id);
+        self.observed.running.remove(id);
+        for trigger in &run.triggers {
+            self.observed.triggers.entry(trigger.clone()).or_default().insert(id.to_owned());
+        }
+        let history = self.observed.backups.entry(id.to_owned()).or_default();
+        history.last_end = Some(run.end);
+        if run.outcome == Outcome::Succeeded {
+            history.last_success = Some(run.end);
+            history.failures = 0;
+        } else {
+            history.failures = history.failures.saturating_add(1);
+        }
+        self.runs.entry(id.to_owned()).or_default().push(run);
+    }
+
+    /// A recovery for an occasion ended.
+    pub fn end_recovery(&mut self, id: &str, occasion: &str, run: Run) {
+        self.running.remove(id);
+        self.observed.running.remove(id);
+        let history = self.observed.recoveries.entry(id.to_owned()).or_default();
+        if history.last_occasion.as_deref() != Some(occasion) {
+            history.failures = 0;
+        }
+        history.last_occasion = Some(occasion.to_owned());
+        history.last_end = Some(run.end);
+        if run.outcome == Outcome::Succeeded {
+            history.recovered = Some(occasion.to_owned());
+            history.failures = 0;
+        } else {
+            history.failures = history.failures.saturating_add(1);
+        }
+        self.runs.entry(id.to_owned()).or_default().push(run);
+    }
+
+    /// The number of an object's next event.
+    pub fn next_event(&mut self, object: &ObjectKey) -> u64 {
+        let count = self.event_counts.entry(object.to_string()).or_default();
+        *count += 1;
+        *count
+    }
+}
+
+/// The runs of one backup or recovery.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Runs {
+    /// How many there were, also those no longer kept.
+    pub count: u64,
+    /// How many of them succeeded.
+    pub succeeded: u64,
+    /// How many failed.
+    pub failed: u64,
+    /// The seconds of all of them.
+    pub seconds_total: f64,
+    /// The first success.
+    pub first_success: Option<Timestamp>,
+    /// The last ones, newest first, at most [`HISTORY_MAX`].
+    pub history: Vec<Run>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// All is saved, or restored.
+    Succeeded,
+    /// There is a snapshot, but some entries could not be read; or a restore that could not write some.
+    Incomplete,
+    /// Nothing was saved.
+    Failed,
+}
+
+/// One run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Run {
+    /// When it started.
+    pub start: Timestamp,
+    /// When it ended.
+    pub end: Timestamp,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The host name of its snapshots.
+    pub host: String,
+    /// The snapshots it made, or restored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub snapshots: Vec<String>,
+    /// Files processed.
+    pub files: u64,
+    /// Bytes processed.
+    pub bytes: u64,
+    /// Bytes that were new to the repository, as stored.
+    pub bytes_added: u64,
+    /// Snapshots forgotten after it.
+    #[serde(default)]
+    pub forgotten: u64,
+    /// What went wrong, or could not be read; empty when nothing did.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error: String,
+    /// The triggers it served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub triggers: Vec<String>,
+}
+
+impl Run {
+    /// How long it took.
+    pub fn duration(&self) -> SignedDuration {
+        self.end.duration_since(self.start)
+    }
+}
+
+impl Runs {
+    /// Adds a run, dropping the oldest beyond the limit.
+    pub fn push(&mut self, run: Run) {
+        self.count += 1;
+        self.seconds_total += run.duration().as_secs_f64();
+        match run.outcome {
+            Outcome::Succeeded => {
+                self.succeeded += 1;
+                self.first_success.get_or_insert(run.end);
+            }
+            Outcome::Incomplete | Outcome::Failed => self.failed += 1,
+        }
+        self.history.insert(0, run);
+        self.history.truncate(HISTORY_MAX);
+    }
+
+    /// The last run that succeeded, of those kept.
+    pub fn last_success(&self) -> Option<&Run> {
+        self.history.iter().find(|run| run.outcome == Outcome::Succeeded)
+    }
+}
+
+/// What is known of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RepositoryState {
+    /// Whether the last check found it whole; none before the first.
+    pub integrity: Option<bool>,
+    /// What the last check found, when it found anything.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
+    /// When it was last checked.
+    pub last_check: Option<Timestamp>,
+    /// The bytes it takes.
+    pub size_bytes: u64,
+    /// How many snapshots it holds.
+    pub snapshot_count: u64,
+    /// How many the last retention removed.
+    pub snapshots_removed_on_last_cleanup: u64,
+    /// The first backup into it.
+    pub first_backup_time: Option<Timestamp>,
+    /// The last backup into it.
+    pub last_backup_time: Option<Timestamp>,
+}
+
+/// The state's folder, held alone by this program.
+pub struct StateFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl StateFolder {
+    /// Opens, or makes, the folder. Fails when another program holds it.
+    pub fn open(path: &Path) -> Result<Self, StateError> {
+        let io = |operation, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { operation, path, source }
+        };
+        std::fs::create_dir_all(path).map_err(io("create", path))?;
+        let lock_path = path.join("lock");
+        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(io("open", &lock_path))?;
+        // Given back by the kernel, however this program ends.
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: path.to_owned() }),
+            result => result.map_err(|error| io("lock", &lock_path)(error.into())),
+        }?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The remembered state; none at all is an empty one. One that is damaged is kept aside and reported.
+    pub fn load(&self) -> Result<State, StateError> {
+        let path = self.path.join("state.json");
+        match std::fs::read(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
+            Err(source) => Err(StateError::Io { operation: "read", path, source }),
+            Ok(json) => serde_json::from_slice(&json).map_err(|source| {
+                let aside = self.path.join("state.json.damaged");
+                let _ = std::fs::rename(&path, &aside);
+                StateError::Damaged { path: aside, source }
+            }),
+        }
+    }
+
+    /// Writes the state: after a crash there is the old one or the new one, never a part.
+    pub fn save(&self, state: &State) -> Result<(), StateError> {
+        let path = self.path.join("state.json");
+        let new = self.path.join("state.json.new");
+        let write = || {
+            let mut file = File::create(&new)?;
+            serde_json::to_writer_pretty(&mut file, state)?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+            std::fs::rename(&new, &path)?;
+            File::open(&self.path)?.sync_all()
+        };
+        write().map_err(|source| StateError::Io { operation: "write", path, source })
+    }
+}
+
+/// Reads the state of a folder that another program may be holding.
+pub fn peek(path: &Path) -> Result<State, StateError> {
+    let path = path.join("state.json");
+    match std::fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
+        Err(source) => Err(StateError::Io { operation: "read", path, source }),
+        Ok(json) => serde_json::from_slice(&json).map_err(|source| StateError::Damaged { path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_program_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = StateFolder::open(folder.path()).unwrap();
+        assert!(matches!(StateFolder::open(folder.path()), Err(StateError::InUse { .. })));
+        drop(held);
+        StateFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = StateFolder::open(folder.path()).unwrap();
+        let mut state = held.load().unwrap();
+        assert!(state.runs.is_empty());
+        state.event_counts.insert("Backup demo/web".into(), 7);
+        held.save(&state).unwrap();
+        assert_eq!(held.load().unwrap().event_counts, state.event_counts);
+    }
+
+    #[test]
+    fn a_damaged_state_is_reported_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = StateFolder::open(folder.path()).unwrap();
+        std::fs::write(folder.path().join("state.json"), "{\"runs\": 7}").unwrap();
+        assert!(matches!(held.load(), Err(StateError::Damaged { .. })));
+        assert!(folder.path().join("state.json.damaged").exists());
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let mut runs = Runs::default();
+        for n in 0..50 {
+            let start = Timestamp::from_second(n * 100).unwrap();
+            let end = Timestamp::from_second(n * 100 + 5).unwrap();
+            let outcome = if n % 2 == 0 { Outcome::Succeeded } else { Outcome::Failed };
+            runs.push(Run {
+                start,
+                end,
+                outcome,
+                host: "h".into(),
+                snapshots: vec![],
+                files: 0,
+                bytes: 0,
+                bytes_added: 0,
+                forgotten: 0,
+                error: String::new(),
+                triggers: vec![],
+            });
+        }
+        assert_eq!((runs.count, runs.succeeded, runs.failed, runs.history.len()), (50, 25, 25, HISTORY_MAX));
+        assert_eq!(runs.last_success().unwrap().start.as_second(), 4800);
+        assert_eq!(runs.seconds_total, 250.0);
+    }
+}
