@@ -34,7 +34,7 @@ use crate::prune::header_entry_bytes;
 use crate::repository::in_parallel;
 use crate::snapshots::{SavedSnapshot, Snapshots};
 use crate::trees::visit_trees;
-use crate::{Error, Id, Index, Monitor, Repository, Result};
+use crate::{Id, Index, Monitor, Repository, Result};
 
 /// More findings than this are counted only.
 const FINDINGS_MAX: usize = 10_000;

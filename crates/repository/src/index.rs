@@ -352,6 +352,19 @@ impl Marks {
         }
     }
 
+    /// Calls `visit` once for every stored blob, with whether it is marked here and in `other`, a set of the same index.
+    pub(crate) fn for_each_pair(&self, other: &Self, index: &Index, visit: &mut dyn FnMut(PackedBlob, bool, bool)) {
+        for kind in [BlobKind::Data, BlobKind::Tree] {
+            for (n, shard) in index.shards(kind).iter().enumerate() {
+                let shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+                for (number, entry) in shard.blocks.iter().flatten().enumerate() {
+                    let marked = [self, other].map(|marks| marks.has_number(kind, n, number as u32));
+                    visit(entry.packed(kind), marked[0], marked[1]);
+                }
+            }
+        }
+    }
+
     /// Takes the marks away of all blobs that have a copy in one of the packs that `is_in` tells, by their places in
     /// [`Index::packs`].
     pub(crate) fn clear_packs(&self, index: &Index, is_in: &dyn Fn(u32) -> bool) {

@@ -13,6 +13,7 @@
 extern crate self as holdfast_repository;
 
 pub mod backup;
+pub mod browse;
 pub mod check;
 pub mod chunker;
 pub mod crypto;
@@ -32,6 +33,7 @@ mod repository;
 pub mod restore;
 pub mod snapshots;
 pub mod source;
+pub mod tag;
 mod trees;
 
 pub use error::{Error, Result};

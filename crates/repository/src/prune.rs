@@ -208,18 +208,32 @@ fn remove_packs(repository: &Repository, lock: &Lock, packs: &[Id], monitor: &Mo
 }
 
 /// Marks every blob that a snapshot needs. Fails if anything cannot be read or is missing.
-pub(crate) fn mark_used(repository: &Repository, index: &Index, ignored: &[Id], monitor: &Monitor) -> Result<Marks> {
+fn mark_used(repository: &Repository, index: &Index, ignored: &[Id], monitor: &Monitor) -> Result<Marks> {
     let marks = Marks::default();
-    let mark = |kind, id: &Id| {
-        marks.set(index, kind, id).ok_or(Error::MissingBlob { kind: BlobKind::noun(kind), id: *id })
+    let snapshots = Snapshots::load(repository)?.complete()?;
+    let snapshots = snapshots.iter().filter(|saved| !ignored.contains(&saved.id));
+    mark_trees(repository, index, &marks, snapshots.map(|saved| saved.snapshot.tree), monitor)?;
+    Ok(marks)
+}
+
+/// Marks every blob that is reached from `roots`, and these. Fails if anything cannot be read or is missing.
+pub(crate) fn mark_trees(
+    repository: &Repository,
+    index: &Index,
+    marks: &Marks,
+    roots: impl Iterator<Item = Id>,
+    monitor: &Monitor,
+) -> Result<()> {
+    let mark = |kind: BlobKind, id: &Id| {
+        marks.set(index, kind, id).ok_or(Error::MissingBlob { kind: kind.noun(), id: *id })
     };
-    let mut roots = Vec::new();
-    for saved in Snapshots::load(repository)?.complete()? {
-        if !ignored.contains(&saved.id) && mark(BlobKind::Tree, &saved.snapshot.tree)? {
-            roots.push(saved.snapshot.tree);
+    let mut new_roots = Vec::new();
+    for root in roots {
+        if mark(BlobKind::Tree, &root)? {
+            new_roots.push(root);
         }
     }
-    visit_trees(roots, monitor, &|id, found| {
+    visit_trees(new_roots, monitor, &|id, found| {
         let json = repository.load_blob_by(index, BlobKind::Tree, id)?;
         for node in tree::nodes(&json) {
             let node = node.map_err(|error| Error::damaged(format!("tree {id}"), error))?;
@@ -240,6 +254,5 @@ pub(crate) fn mark_used(repository: &Repository, index: &Index, ignored: &[Id], 
         }
         Counters::add(&monitor.counters().dirs, 1);
         Ok(())
-    })?;
-    Ok(marks)
+    })
 }
