@@ -155,9 +155,14 @@ fn fill(bench: &Bench) {
             rustix::fs::setxattr(data.join(path), name, value, XattrFlags::empty()).unwrap();
         }
     }
-    for (path, mode) in
-        [("dir/two", 0o4755), ("dir/deep", 0o2750), ("empty-dir", 0o1777), ("empty", 0o000), ("many", 0o500)]
-    {
+    for (path, mode) in [
+        ("dir/two", 0o4755),
+        ("dir/deep", 0o2750),
+        ("empty-dir", 0o1777),
+        ("empty", 0o400),
+        ("dir/deep/er/three", 0o444),
+        ("many", 0o500),
+    ] {
         fs::set_permissions(data.join(path), fs::Permissions::from_mode(mode)).unwrap();
     }
     if rustix::process::geteuid().is_root() {

@@ -1,7 +1,7 @@
 //! The content of files: batches of pieces, sorted by pack, and the workers that read, verify and write them.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -115,7 +115,16 @@ impl FileJob {
     /// Opens the file, which must be the same one every time.
     fn open_as(&self, flags: OFlags, opened: &mut Opened) -> io::Result<OwnedFd> {
         let directory = self.directory.fd()?;
-        let fd = openat(&*directory, &*self.name, FLAGS | flags, Mode::RUSR | Mode::WUSR)?;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let fd = match openat(&*directory, &*self.name, FLAGS | flags, mode) {
+            // A file of ours that we made unreadable or read-only; it gets its permissions in the end.
+            Err(Errno::ACCESS) if !self.is_new => {
+                let entry = openat(&*directory, &*self.name, FLAGS | OFlags::PATH, Mode::empty())?;
+                rustix::fs::chmod(format!("/proc/self/fd/{}", entry.as_raw_fd()), mode)?;
+                openat(&*directory, &*self.name, FLAGS | flags, mode)?
+            }
+            result => result?,
+        };
         let stat = fstat(&fd)?;
         let identity = (stat.st_dev, stat.st_ino);
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
