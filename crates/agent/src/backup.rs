@@ -143,7 +143,10 @@ fn file_tree(
     let patterns = if planned.exclude.is_empty() {
         Vec::new()
     } else {
-        vec![PatternList::new(&planned.exclude, Case::Sensitive).map_err(|error| BackupError::Pattern(error.to_string()))?]
+        vec![
+            PatternList::new(&planned.exclude, Case::Sensitive)
+                .map_err(|error| BackupError::Pattern(error.to_string()))?,
+        ]
     };
     let excludes = Excludes {
         patterns,
@@ -171,7 +174,9 @@ fn has_files_already(
         paths: snapshot.directories.iter().map(|directory| directory.path.clone()).collect(),
     };
     let snapshots = Snapshots::load(repository)?;
-    Ok(snapshots.saved.iter().filter(|saved| filter.matches(&saved.snapshot)).any(|saved| {
-        saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)
-    }))
+    Ok(snapshots
+        .saved
+        .iter()
+        .filter(|saved| filter.matches(&saved.snapshot))
+        .any(|saved| saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)))
 }

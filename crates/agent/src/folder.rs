@@ -60,7 +60,8 @@ fn find(folder: &Path, depth: usize, paths: &mut Vec<PathBuf>) -> Result<(), Fol
             continue;
         }
         let kind = entry.file_type().map_err(failed)?;
-        let is_manifest = path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
+        let is_manifest =
+            path.extension().is_some_and(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known));
         if kind.is_dir() {
             // Data that lies beside the manifests is not looked through: a manifest's folder is marked by having one.
             if depth < DEPTH_MAX && !is_data(&path) {
@@ -91,7 +92,8 @@ impl Watch {
                 Ok(event) => {
                     !event.kind.is_access()
                         && event.paths.iter().any(|path| {
-                            path.extension().is_none_or(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known))
+                            path.extension()
+                                .is_none_or(|ending| ["yaml", "yml", "json"].iter().any(|known| ending == *known))
                         })
                 }
                 // Events may have been lost: look.

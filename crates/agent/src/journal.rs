@@ -37,7 +37,10 @@ pub enum Reason {
 impl Reason {
     /// Whether something went wrong.
     pub fn is_warning(self) -> bool {
-        matches!(self, Self::Failed | Self::FailedBackup | Self::FailedRetention | Self::FailedRecovery | Self::FailedCheck)
+        matches!(
+            self,
+            Self::Failed | Self::FailedBackup | Self::FailedRetention | Self::FailedRecovery | Self::FailedCheck
+        )
     }
 }
 

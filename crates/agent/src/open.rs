@@ -83,10 +83,11 @@ pub fn open(
     let password = env.get(secret_keys::RESTIC_PASSWORD).map(String::as_str).unwrap_or_default();
     let open = || -> Result<Repository, OpenError> {
         let store = location.open(&access).map_err(|source| OpenError::Store { id: id(), source })?;
-        Repository::open(Arc::from(store), password, options.clone()).map_err(|source| OpenError::Repository { id: id(), source })
+        Repository::open(Arc::from(store), password, options.clone())
+            .map_err(|source| OpenError::Repository { id: id(), source })
     };
     let repository = match open() {
-        Err(error) if if_missing == IfMissing::Init && is_missing(&error) => {
+        Err(error) if if_missing == IfMissing::Init && error.is_missing() => {
             let store = location.create(&access).map_err(|source| OpenError::Store { id: id(), source })?;
             Repository::init(Arc::from(store), password, &InitOptions::default(), options)
                 .map_err(|source| OpenError::Repository { id: id(), source })?
@@ -96,12 +97,14 @@ pub fn open(
     Ok(Arc::new(repository))
 }
 
-/// Whether there is no repository there, as opposed to one that cannot be reached.
-fn is_missing(error: &OpenError) -> bool {
-    match error {
-        OpenError::Store { source, .. } => source.kind == ErrorKind::NotFound,
-        OpenError::Repository { source, .. } => matches!(source, holdfast_repository::Error::NoRepository { .. }),
-        _ => false,
+impl OpenError {
+    /// Whether there is no repository there, as opposed to one that cannot be reached.
+    pub(crate) fn is_missing(&self) -> bool {
+        match self {
+            Self::Store { source, .. } => source.kind == ErrorKind::NotFound,
+            Self::Repository { source, .. } => matches!(source, holdfast_repository::Error::NoRepository { .. }),
+            _ => false,
+        }
     }
 }
 
@@ -113,7 +116,8 @@ fn environment(planned: &PlannedRepository, objects: &[Object]) -> Result<BTreeM
     let mut env = BTreeMap::new();
     for (variable, key) in &planned.env {
         let value = values.get(key).ok_or_else(|| OpenError::NoKey { secret: secret(), key: key.clone() })?;
-        let text = String::from_utf8(value.clone()).map_err(|_| OpenError::NotText { secret: secret(), key: key.clone() })?;
+        let text =
+            String::from_utf8(value.clone()).map_err(|_| OpenError::NotText { secret: secret(), key: key.clone() })?;
         // An editor's newline at the end of a value is never part of it.
         env.insert(variable.clone(), text.trim_end_matches(['\r', '\n']).to_owned());
     }

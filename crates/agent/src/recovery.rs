@@ -7,8 +7,8 @@ use holdfast_plan::{PlannedRecovery, PlannedRepository, Restore, SnapshotChoice}
 use holdfast_repository::format::snapshot::SnapshotFilter;
 use holdfast_repository::pattern::{Case, PatternError, PatternList};
 use holdfast_repository::restore::{Overwrite, RestoreOptions, restore};
-use holdfast_repository::snapshots::select;
-use holdfast_repository::{Monitor, OpenOptions};
+use holdfast_repository::snapshots::{SavedSnapshot, Selected, Snapshots, select};
+use holdfast_repository::{Monitor, OpenOptions, Repository};
 
 use crate::backup::lock_options;
 use crate::open::{self, IfMissing, OpenError};
@@ -57,8 +57,8 @@ pub enum RecoveryError {
 pub struct Done {
     /// The host of the snapshot.
     pub host: String,
-    /// The snapshot.
-    pub snapshot: String,
+    /// The snapshots that were restored from.
+    pub snapshots: Vec<String>,
     /// Files restored, or found as they should be.
     pub files: u64,
     /// Their bytes.
@@ -78,18 +78,17 @@ pub fn run(
     let (include, exclude) =
         (PatternList::new(&planned.include, Case::Sensitive)?, PatternList::new(&planned.exclude, Case::Sensitive)?);
     let repository = open::open(repository, objects, OpenOptions::default(), IfMissing::Fail)?;
-    let SnapshotChoice { id, host, paths } = &planned.snapshot;
-    let filter = SnapshotFilter { hosts: host.iter().cloned().collect(), tags: Vec::new(), paths: paths.clone() };
-    // All paths come from one snapshot, and all are found before anything is written.
-    let mut chosen = id.clone();
-    let mut trees = Vec::new();
+    // All paths are found before anything is written.
     let mut done = Done::default();
+    let mut trees = Vec::new();
     for Restore { path, into } in &planned.restore {
-        let selected = select(&repository, &format!("{chosen}:{path}"), &filter)
+        let selected = choose(&repository, &planned.snapshot, path)
             .map_err(|source| RecoveryError::Select { path: path.clone(), source })?;
-        chosen = selected.saved.id.to_string();
         done.host.clone_from(&selected.saved.snapshot.hostname);
-        done.snapshot = selected.saved.id.short().to_string();
+        let snapshot = selected.saved.id.short().to_string();
+        if !done.snapshots.contains(&snapshot) {
+            done.snapshots.push(snapshot);
+        }
         trees.push((path, into, selected.tree));
     }
     for (path, into, tree) in trees {
@@ -112,6 +111,38 @@ pub fn run(
     Ok(done)
 }
 
-pub(crate) fn is_interrupted(error: &RecoveryError) -> bool {
-    matches!(error, RecoveryError::Restore { source: holdfast_repository::Error::Interrupted, .. })
+/// The named snapshot, or the latest one that holds the path: one whose paths include it or a folder above it.
+fn choose(repository: &Repository, choice: &SnapshotChoice, path: &str) -> holdfast_repository::Result<Selected> {
+    let SnapshotChoice { id, host } = choice;
+    let filter = SnapshotFilter { hosts: host.iter().cloned().collect(), ..SnapshotFilter::default() };
+    if id != "latest" {
+        return select(repository, &format!("{id}:{path}"), &filter);
+    }
+    // A snapshot that cannot be read may be the latest one: restoring an older one in silence would be worse than failing.
+    let snapshots = Snapshots::load(repository)?.complete()?;
+    let holds = |saved: &&SavedSnapshot| {
+        filter.matches(&saved.snapshot) && saved.snapshot.paths.iter().any(|above| Path::new(path).starts_with(above))
+    };
+    match snapshots.iter().rev().find(holds) {
+        Some(latest) => select(repository, &format!("{}:{path}", latest.id), &SnapshotFilter::default()),
+        None => Err(holdfast_repository::Error::Selection(format!(
+            "the repository has no snapshot{} that holds it",
+            host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default()
+        ))),
+    }
+}
+
+impl RecoveryError {
+    pub(crate) fn is_interrupted(&self) -> bool {
+        matches!(self, Self::Restore { source: holdfast_repository::Error::Interrupted, .. })
+    }
+
+    /// Whether there is nothing yet that could be recovered: no repository, or no snapshot of the path.
+    pub(crate) fn is_nothing_yet(&self) -> bool {
+        match self {
+            Self::Open(error) => error.is_missing(),
+            Self::Select { source, .. } => matches!(source, holdfast_repository::Error::Selection(_)),
+            _ => false,
+        }
+    }
 }

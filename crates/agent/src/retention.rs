@@ -10,7 +10,12 @@ use holdfast_repository::prune::{PruneOptions, prune};
 use holdfast_repository::{LockOptions, Monitor, Repository, Result};
 
 /// Applies a policy; returns how many snapshots went.
-pub fn apply(repository: &Arc<Repository>, retention: &Retention, lock: &LockOptions, monitor: &Monitor) -> Result<u64> {
+pub fn apply(
+    repository: &Arc<Repository>,
+    retention: &Retention,
+    lock: &LockOptions,
+    monitor: &Monitor,
+) -> Result<u64> {
     let Retention { host, tags, paths, policy } = retention;
     let options = ForgetOptions {
         policy: keep_policy(policy),

@@ -52,7 +52,6 @@ pub struct Options {
 }
 
 /// What a person may want to read.
-#[derive(Debug)]
 pub enum Notice<'a> {
     /// The folder was read and planned, for the first time or after a change.
     Planned(&'a Plan),
@@ -228,10 +227,16 @@ impl Standalone<'_> {
         }
     }
 
-    fn follow(&mut self, inbox: &mpsc::Receiver<Message>, stop: &AtomicBool, tell: Tell<'_>) -> Result<(), StandaloneError> {
+    fn follow(
+        &mut self,
+        inbox: &mpsc::Receiver<Message>,
+        stop: &AtomicBool,
+        tell: Tell<'_>,
+    ) -> Result<(), StandaloneError> {
         let mut announce = true;
         loop {
             let plan = self.plan();
+            self.note_first_seen(&plan)?;
             if std::mem::take(&mut announce) {
                 self.summary.errors = plan.errors.len();
                 tell(Notice::Planned(&plan));
@@ -273,6 +278,21 @@ impl Standalone<'_> {
         plan(&self.manifests, &self.state.observed, &settings(self.options, self.started, Timestamp::now()))
     }
 
+    /// Schedules of what has never run count from when it was first seen, also over restarts.
+    fn note_first_seen(&mut self, plan: &Plan) -> Result<(), StandaloneError> {
+        let now = Timestamp::now();
+        let mut news = false;
+        for planned in &plan.backups {
+            let history = self.state.observed.backups.entry(planned.id.clone()).or_default();
+            news |= history.first_seen.is_none();
+            history.first_seen.get_or_insert(now);
+        }
+        if news {
+            self.state_folder.save(&self.state)?;
+        }
+        Ok(())
+    }
+
     fn read_again(&mut self, tell: Tell<'_>) -> bool {
         match folder::read(&self.options.folder) {
             Ok(manifests) => {
@@ -296,7 +316,11 @@ impl Standalone<'_> {
                 repository(&planned.repository).map(|repository| {
                     let last_check = self.state.repositories.get(&repository.id).and_then(|known| known.last_check);
                     let time_out = planned.time_out.map(|limit| limit.as_std());
-                    (planned.object.clone(), time_out, Task::Backup { planned: planned.clone(), repository, last_check })
+                    (
+                        planned.object.clone(),
+                        time_out,
+                        Task::Backup { planned: planned.clone(), repository, last_check },
+                    )
                 })
             } else if let Some(planned) = plan.recoveries.iter().find(|recovery| recovery.id == due.id) {
                 repository(&planned.repository).map(|repository| {
@@ -323,7 +347,12 @@ impl Standalone<'_> {
         tell: Tell<'_>,
     ) -> Result<(), StandaloneError> {
         let start = Timestamp::now();
-        self.state.begin(id, matches!(task, Task::Recovery { .. }), start);
+        match &task {
+            Task::Backup { repository, .. } => self.state.begin_backup(id, &repository.location, start),
+            Task::Recovery { planned, repository } => {
+                self.state.begin_recovery(id, &planned.occasion, &repository.location, start);
+            }
+        }
         self.state_folder.save(&self.state)?;
         let errors = Arc::new(Mutex::new(Vec::new()));
         let monitor = work::monitor(&errors);
@@ -342,15 +371,32 @@ impl Standalone<'_> {
             .spawn(move || _ = messages.send(Message::Ended(Box::new(job.run()))))
             .map_err(StandaloneError::Thread)?;
         let deadline = time_out.map(|limit| Instant::now() + limit);
-        self.running.insert(id.to_owned(), Running { object, monitor, deadline, timed_out: false, start, triggers, task });
+        self.running
+            .insert(id.to_owned(), Running { object, monitor, deadline, timed_out: false, start, triggers, task });
         self.waiting = None;
         Ok(())
     }
 
     fn ended(&mut self, ended: Ended, tell: Tell<'_>) -> Result<(), StandaloneError> {
-        let Ended { id, outcome, host, snapshots, files, bytes, bytes_added, forgotten, errors, interrupted, repository, check, retention_error } =
-            ended;
-        let Some(Running { object, start, triggers, task, timed_out, .. }) = self.running.remove(&id) else { return Ok(()) };
+        let Ended {
+            id,
+            outcome,
+            host,
+            snapshots,
+            files,
+            bytes,
+            bytes_added,
+            forgotten,
+            errors,
+            interrupted,
+            repository,
+            check,
+            retention_error,
+            no_snapshot,
+        } = ended;
+        let Some(Running { object, start, triggers, task, timed_out, .. }) = self.running.remove(&id) else {
+            return Ok(());
+        };
         if interrupted && !timed_out {
             self.state.take_back(&id);
             self.state_folder.save(&self.state)?;
@@ -380,7 +426,7 @@ impl Standalone<'_> {
                 (repository, reason)
             }
             (Task::Recovery { planned, repository }, outcome) => {
-                self.state.end_recovery(&id, &planned.occasion, run.clone());
+                self.state.end_recovery(&id, &planned.occasion, no_snapshot, run.clone());
                 let succeeded = outcome == Outcome::Succeeded;
                 (repository, if succeeded { Reason::SuccessfulRecovery } else { Reason::FailedRecovery })
             }
@@ -486,7 +532,10 @@ impl Standalone<'_> {
                 Ok(Message::Ended(ended)) => self.ended(*ended, tell)?,
                 Ok(Message::Changed) => {}
                 Err(_) => {
-                    tell(Notice::Note(format!("{} runs did not stop in time; they are due again at the next start", self.running.len())));
+                    tell(Notice::Note(format!(
+                        "{} runs did not stop in time; they are due again at the next start",
+                        self.running.len()
+                    )));
                     break;
                 }
             }

@@ -71,18 +71,26 @@ pub enum Before {
 }
 
 impl State {
-    /// A run begins.
-    pub fn begin(&mut self, id: &str, is_recovery: bool, now: Timestamp) {
-        let before = if is_recovery {
-            Before::Recovery(self.observed.recoveries.get(id).cloned().unwrap_or_default())
-        } else {
-            let history = self.observed.backups.entry(id.to_owned()).or_default();
-            let before = history.clone();
-            history.last_start = Some(now);
-            Before::Backup(before)
-        };
-        self.running.insert(id.to_owned(), before);
-        self.observed.running.insert(id.to_owned());
+    /// A backup begins, in the repository at `location`.
+    pub fn begin_backup(&mut self, id: &str, location: &str, now: Timestamp) {
+        let history = self.observed.backups.entry(id.to_owned()).or_default();
+        self.running.insert(id.to_owned(), Before::Backup(history.clone()));
+        history.last_start = Some(now);
+        history.attempts = history.attempts.saturating_add(1);
+        self.observed.running.insert(id.to_owned(), location.to_owned());
+    }
+
+    /// A recovery begins, for an occasion, from the repository at `location`.
+    pub fn begin_recovery(&mut self, id: &str, occasion: &str, location: &str, now: Timestamp) {
+        let history = self.observed.recoveries.entry(id.to_owned()).or_default();
+        self.running.insert(id.to_owned(), Before::Recovery(history.clone()));
+        if history.last_occasion.as_deref() != Some(occasion) {
+            history.last_occasion = Some(occasion.to_owned());
+            history.attempts = 0;
+        }
+        history.last_start = Some(now);
+        history.attempts = history.attempts.saturating_add(1);
+        self.observed.running.insert(id.to_owned(), location.to_owned());
     }
 
     /// A run was cut off: it is as if it had not begun.
@@ -113,28 +121,21 @@ impl State {
         history.last_end = Some(run.end);
         if run.outcome == Outcome::Succeeded {
             history.last_success = Some(run.end);
-            history.failures = 0;
-        } else {
-            history.failures = history.failures.saturating_add(1);
+            history.attempts = 0;
         }
         self.runs.entry(id.to_owned()).or_default().push(run);
     }
 
-    /// A recovery for an occasion ended.
-    pub fn end_recovery(&mut self, id: &str, occasion: &str, run: Run) {
+    /// A recovery for an occasion ended; `no_snapshot` says that there was nothing yet to recover from.
+    pub fn end_recovery(&mut self, id: &str, occasion: &str, no_snapshot: bool, run: Run) {
         self.running.remove(id);
         self.observed.running.remove(id);
         let history = self.observed.recoveries.entry(id.to_owned()).or_default();
-        if history.last_occasion.as_deref() != Some(occasion) {
-            history.failures = 0;
-        }
-        history.last_occasion = Some(occasion.to_owned());
         history.last_end = Some(run.end);
+        history.no_snapshot = no_snapshot;
         if run.outcome == Outcome::Succeeded {
             history.recovered = Some(occasion.to_owned());
-            history.failures = 0;
-        } else {
-            history.failures = history.failures.saturating_add(1);
+            history.attempts = 0;
         }
         self.runs.entry(id.to_owned()).or_default().push(run);
     }
@@ -275,7 +276,12 @@ impl StateFolder {
         };
         std::fs::create_dir_all(path).map_err(io("create", path))?;
         let lock_path = path.join("lock");
-        let lock = File::options().create(true).truncate(false).write(true).open(&lock_path).map_err(io("open", &lock_path))?;
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&lock_path)
+            .map_err(io("open", &lock_path))?;
         // Given back by the kernel, however this program ends.
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: path.to_owned() }),

@@ -148,7 +148,12 @@ impl Status {
                 &labels,
                 backup.last_success.map(|time| time.as_second() as f64),
             );
-            metrics.gauge("stash_appscode_com_backupsession_host_backup_success", "1 if the host's last run succeeded", &labels, ok);
+            metrics.gauge(
+                "stash_appscode_com_backupsession_host_backup_success",
+                "1 if the host's last run succeeded",
+                &labels,
+                ok,
+            );
             metrics.gauge(
                 "stash_appscode_com_backupsession_host_data_size_bytes",
                 "Bytes that the last run processed",
@@ -164,7 +169,12 @@ impl Status {
             if let Some(runs) = state.runs.get(&backup.id) {
                 metrics.counter("restic_session_success", "Runs that succeeded", &labels, runs.succeeded as f64);
                 metrics.counter("restic_session_fail", "Runs that failed", &labels, runs.failed as f64);
-                metrics.counter("restic_session_duration_seconds_total", "Seconds of all runs", &labels, runs.seconds_total);
+                metrics.counter(
+                    "restic_session_duration_seconds_total",
+                    "Seconds of all runs",
+                    &labels,
+                    runs.seconds_total,
+                );
                 metrics.gauge(
                     "restic_session_duration_seconds",
                     "How long the last run took",

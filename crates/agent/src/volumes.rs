@@ -7,7 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use holdfast_api::manifest::{Object, Typed};
-use holdfast_plan::source::{DirectorySource, Files, Volume};
+use holdfast_plan::{DirectorySource, Files, Volume};
 
 /// Why a volume's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -73,11 +73,20 @@ pub enum Use {
 }
 
 /// The folder of a volume on this machine, filled or made as its kind asks for.
-pub fn prepare(source: &DirectorySource, volumes: &Path, objects: &[Object], usage: Use) -> Result<PathBuf, VolumeError> {
+pub fn prepare(
+    source: &DirectorySource,
+    volumes: &Path,
+    objects: &[Object],
+    usage: Use,
+) -> Result<PathBuf, VolumeError> {
     let folder = source.directory(volumes);
     match &source.volume {
-        Volume::ConfigMap(files) => write_out(files, &source.volume.directory(volumes), "ConfigMap", config_map(objects, files))?,
-        Volume::Secret(files) => write_out(files, &source.volume.directory(volumes), "Secret", secret_of(objects, files))?,
+        Volume::ConfigMap(files) => {
+            write_out(files, &source.volume.directory(volumes), "ConfigMap", config_map(objects, files))?
+        }
+        Volume::Secret(files) => {
+            write_out(files, &source.volume.directory(volumes), "Secret", secret_of(objects, files))?
+        }
         // Ours to make, as the kubelet would.
         Volume::Claim { .. } | Volume::EmptyDir(_) => make(&folder)?,
         Volume::HostPath(_) if usage == Use::Write => make(&folder)?,
@@ -97,7 +106,9 @@ fn io(operation: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Vo
 
 fn config_map(objects: &[Object], files: &Files) -> Option<BTreeMap<String, Vec<u8>>> {
     objects.iter().find_map(|object| match &object.typed {
-        Typed::ConfigMap(map) if object.name == files.name && object.namespace.as_deref() == Some(&files.volume.namespace) => {
+        Typed::ConfigMap(map)
+            if object.name == files.name && object.namespace.as_deref() == Some(&files.volume.namespace) =>
+        {
             let texts = map.data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes()));
             let bytes = map.binary_data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone()));
             Some(texts.chain(bytes).collect())
@@ -198,7 +209,7 @@ fn remove_others(folder: &Path, below: &Path, wanted: &BTreeMap<PathBuf, &Vec<u8
 #[cfg(test)]
 mod tests {
     use super::*;
-    use holdfast_plan::source::PodVolume;
+    use holdfast_plan::PodVolume;
 
     fn files(items: &[(&str, &str)], optional: bool) -> Files {
         Files {

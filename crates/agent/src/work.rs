@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_api::manifest::Outcome as Manifests;
+use holdfast_repository::check::{CheckOptions, Severity, check};
 use holdfast_repository::format::FileKind;
 use holdfast_repository::{Event, Monitor, Repository};
 use jiff::{SignedDuration, Timestamp};
@@ -43,6 +44,7 @@ pub(crate) struct Ended {
     pub(crate) repository: Option<RepositoryFigures>,
     pub(crate) check: Option<Checked>,
     pub(crate) retention_error: Option<String>,
+    pub(crate) no_snapshot: bool,
 }
 
 /// What a repository holds.
@@ -88,6 +90,7 @@ impl Ended {
             repository: None,
             check: None,
             retention_error: None,
+            no_snapshot: false,
         }
     }
 }
@@ -109,13 +112,20 @@ impl Job {
                 match backup::run(&planned, &repository, objects, &volumes, &monitor) {
                     Err(error) => Ended::failed(id, planned.host, chain(&error), is_interrupted(&error)),
                     Ok((repository, done)) => {
-                        let sum = |figure: fn(&holdfast_repository::backup::BackupReport) -> u64| done.reports.iter().map(figure).sum();
+                        let sum = |figure: fn(&holdfast_repository::backup::BackupReport) -> u64| {
+                            done.reports.iter().map(figure).sum()
+                        };
                         let incomplete = done.reports.iter().any(|report| report.errors > 0);
                         Ended {
                             id,
                             outcome: if incomplete { Outcome::Incomplete } else { Outcome::Succeeded },
                             host: planned.host,
-                            snapshots: done.reports.iter().filter_map(|report| report.snapshot).map(|id| id.short().to_string()).collect(),
+                            snapshots: done
+                                .reports
+                                .iter()
+                                .filter_map(|report| report.snapshot)
+                                .map(|id| id.short().to_string())
+                                .collect(),
                             files: sum(|report| report.summary.total_files_processed),
                             bytes: sum(|report| report.summary.total_bytes_processed),
                             bytes_added: sum(|report| report.summary.data_added_packed),
@@ -125,18 +135,22 @@ impl Job {
                             repository: figures(&repository),
                             check: check_if_due(&repository, last_check, &monitor),
                             retention_error: done.retention_error.map(|error| chain(&error)),
+                            no_snapshot: false,
                         }
                     }
                 }
             }
             Task::Recovery { planned, repository } => {
                 match recovery::run(&planned, &repository, objects, &volumes, &monitor) {
-                    Err(error) => Ended::failed(id, String::new(), chain(&error), recovery::is_interrupted(&error)),
+                    Err(error) => {
+                        let no_snapshot = error.is_nothing_yet();
+                        Ended { no_snapshot, ..Ended::failed(id, String::new(), chain(&error), error.is_interrupted()) }
+                    }
                     Ok(done) => Ended {
                         id,
                         outcome: if done.errors > 0 { Outcome::Incomplete } else { Outcome::Succeeded },
                         host: done.host,
-                        snapshots: vec![done.snapshot],
+                        snapshots: done.snapshots,
                         files: done.files,
                         bytes: done.bytes,
                         bytes_added: 0,
@@ -146,6 +160,7 @@ impl Job {
                         repository: None,
                         check: None,
                         retention_error: None,
+                        no_snapshot: false,
                     },
                 }
             }
@@ -170,10 +185,20 @@ fn check_if_due(repository: &Arc<Repository>, last: Option<Timestamp>, monitor: 
     if last.is_some_and(|last| Timestamp::now().duration_since(last) < CHECK_EVERY) {
         return None;
     }
-    None.or_else(|| {
-        let _ = (repository, monitor);
-        None
-    })
+    let options = CheckOptions { lock: backup::lock_options(), ..CheckOptions::default() };
+    let findings = match check(repository, &options, monitor) {
+        // Stopped, not failed: it is due again after the next backup.
+        Err(holdfast_repository::Error::Interrupted) => return None,
+        Err(error) => vec![format!("the check could not be made: {}", chain(&error))],
+        Ok(report) => report
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == Severity::Error)
+            .take(ERRORS_MAX)
+            .map(|finding| finding.what.clone())
+            .collect(),
+    };
+    Some(Checked { findings })
 }
 
 /// An error and all its causes in one line.
