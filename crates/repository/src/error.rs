@@ -104,6 +104,9 @@ pub enum Error {
     /// What was to be backed up could not be read.
     #[error(transparent)]
     Source(#[from] crate::source::SourceError),
+    /// A source of which a part is worth nothing, as a command's output, could not be read to its end.
+    #[error("what was to be backed up could not be read to its end: no snapshot was made")]
+    IncompleteSource,
     /// No, or more than one, snapshot fits what was asked for.
     #[error("{0}")]
     Selection(String),

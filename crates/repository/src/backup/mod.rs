@@ -164,6 +164,9 @@ pub fn backup(
         total_bytes_processed: count(&bytes),
         unknown: BTreeMap::new(),
     };
+    if source.is_all_or_nothing() && count(&errors) > 0 {
+        return Err(Error::IncompleteSource);
+    }
     let unchanged = parent.as_ref().is_some_and(|(_, snapshot)| snapshot.tree == tree);
     lock.check()?;
     monitor.check()?;
