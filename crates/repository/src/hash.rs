@@ -3,7 +3,6 @@
 //! One stream runs at the speed of the `sha2` crate; two independent streams ([`update_pair`]) share a core's SHA unit
 //! where there is one: while a pack is hashed the next blob is named almost for free.
 
-#[allow(dead_code, reason = "the pack writer names blobs and hashes packs apart for now")]
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
@@ -88,8 +87,14 @@ impl Sha256 {
     }
 }
 
+/// The hashes of two texts: faster than one after the other where the processor gains by it.
+pub(crate) fn sha256_pair(x: &[u8], y: &[u8]) -> [[u8; 32]; 2] {
+    let (mut a, mut b) = (Sha256::new(), Sha256::new());
+    update_pair(&mut a, x, &mut b, y);
+    [a.finalize(), b.finalize()]
+}
+
 /// Feeds `x` to `a` and `y` to `b`, their common part interleaved where the processor gains by it.
-#[allow(dead_code, reason = "the pack writer names blobs and hashes packs apart for now")]
 pub(crate) fn update_pair(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     if x86::available() {
@@ -100,7 +105,6 @@ pub(crate) fn update_pair(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
 }
 
 /// [`update_pair`] on a processor where [`x86::available`] holds.
-#[allow(dead_code, reason = "the pack writer names blobs and hashes packs apart for now")]
 #[cfg(target_arch = "x86_64")]
 fn update_interleaved(a: &mut Sha256, x: &[u8], b: &mut Sha256, y: &[u8]) {
     let (x, y) = (a.fill_tail(x), b.fill_tail(y));

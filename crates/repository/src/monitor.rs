@@ -96,10 +96,6 @@ impl Monitor {
         if self.interrupted.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
     }
 
-    pub(crate) fn is_verbose(&self) -> bool {
-        self.verbose && self.listener.is_some()
-    }
-
     pub(crate) fn error(&self, item: impl Into<String>, error: &dyn std::error::Error) {
         Counters::add(&self.counters.errors, 1);
         self.send(|| Event::Error { item: item.into(), message: chain(error) });

@@ -5,6 +5,7 @@
 //! all the memory there is for packs, and who finds it empty waits. A pack is named in an index only after it was
 //! stored, and indexes are written as the work goes on, so that a run that dies leaves most of its work for the next.
 
+use std::io::Cursor;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -152,15 +153,16 @@ impl Encoder {
         self.sealed.resize(NONCE, 0);
         let mut raw_length = 0;
         if let Some(compressor) = self.compressor.as_mut().filter(|_| self.compress_data || kind == BlobKind::Tree) {
-            self.sealed.resize(NONCE + zstd::zstd_safe::compress_bound(plain.len()), 0);
+            self.sealed.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+            let mut room = Cursor::new(&mut self.sealed);
+            room.set_position(NONCE as u64);
             let compressed = compressor
-                .compress_to_buffer(plain, &mut self.sealed[NONCE..])
+                .compress_to_buffer(plain, &mut room)
                 .map_err(|error| Error::System { operation: "compress", reason: error.to_string() })?;
             // A compressed blob is marked by a raw length that is not zero: nothing at all cannot be one.
             if compressed < plain.len() && !plain.is_empty() {
                 raw_length = u32::try_from(plain.len())
                     .map_err(|_| Error::System { operation: "store a blob", reason: "it has 4 GiB or more".into() })?;
-                self.sealed.truncate(NONCE + compressed);
             } else {
                 self.sealed.truncate(NONCE);
             }
@@ -238,11 +240,16 @@ impl PackWriter {
     /// Stores a blob unless the repository has it; says which id it has, and whether it was new.
     pub(crate) fn save(&self, encoder: &mut Encoder, kind: BlobKind, plain: &[u8]) -> Result<(Id, bool)> {
         let id = Id::of(plain);
+        Ok((id, self.save_named(encoder, kind, id, plain)?))
+    }
+
+    /// As [`PackWriter::save`], for who knows the blob's id already.
+    pub(crate) fn save_named(&self, encoder: &mut Encoder, kind: BlobKind, id: Id, plain: &[u8]) -> Result<bool> {
         let new = self.shared.index.claim(kind, &id);
         if new {
             self.store(encoder, kind, id, plain)?;
         }
-        Ok((id, new))
+        Ok(new)
     }
 
     /// Stores a blob whether or not the repository has it.

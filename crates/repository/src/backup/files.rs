@@ -11,6 +11,7 @@ use super::dirs::{Directories, Directory};
 use crate::chunker::CHUNK_MIN;
 use crate::format::BlobKind;
 use crate::format::node::Node;
+use crate::hash::sha256_pair;
 use crate::monitor::Counters;
 use crate::pack_writer::Encoder;
 use crate::source::{Entry, SourceError};
@@ -19,9 +20,9 @@ use crate::{Error, Id, Result};
 /// How much is read at once.
 const READ_BYTES: usize = 512 << 10;
 /// How much chunks that wait to be stored may take.
-const CHUNKS_BYTES_MAX: usize = 24 << 20;
+const CHUNKS_BYTES_MAX: usize = 20 << 20;
 /// Chunk buffers that are kept for the next chunk, and the largest that is.
-const SPARE_BUFFERS: usize = 8;
+const SPARE_BUFFERS: usize = 4;
 const SPARE_BYTES_MAX: usize = 2 << 20;
 
 /// A file to be read.
@@ -144,7 +145,18 @@ impl<'a> Files<'a> {
             self.run.monitor.check()?;
             select_biased! {
                 recv(chunks) -> job => match job {
-                    Ok(job) => self.store_chunk(job, &mut encoder)?,
+                    // Two chunks at once, if there are two: their hashes share the processor better than they follow.
+                    Ok(job) => match chunks.try_recv() {
+                        Ok(other) => {
+                            let [id, other_id] = sha256_pair(&job.chunk, &other.chunk).map(Id);
+                            self.store_chunk(job, id, &mut encoder)?;
+                            self.store_chunk(other, other_id, &mut encoder)?;
+                        }
+                        Err(_) => {
+                            let id = Id::of(&job.chunk);
+                            self.store_chunk(job, id, &mut encoder)?;
+                        }
+                    },
                     Err(_) => (chunks_open, chunks) = (false, crossbeam_channel::never()),
                 },
                 recv(small) -> job => match job {
@@ -219,9 +231,9 @@ impl<'a> Files<'a> {
         }
     }
 
-    fn store_chunk(&self, job: ChunkJob, encoder: &mut Encoder) -> Result<()> {
+    fn store_chunk(&self, job: ChunkJob, id: Id, encoder: &mut Encoder) -> Result<()> {
         let ChunkJob { file, number, chunk } = job;
-        let (id, _) = self.run.writer.save(encoder, BlobKind::Data, &chunk)?;
+        self.run.writer.save_named(encoder, BlobKind::Data, id, &chunk)?;
         self.budget.give_back(chunk);
         let completed = {
             let mut state = file.state.lock().unwrap_or_else(PoisonError::into_inner);
