@@ -85,7 +85,14 @@ impl CheckReport {
 /// Checks a repository. What is wrong with it is in the report; an error is that the check could not be made.
 pub fn check(repository: &Arc<Repository>, options: &CheckOptions, monitor: &Monitor) -> Result<CheckReport> {
     let lock = Lock::acquire(repository, LockMode::Shared, &options.lock, monitor)?;
-    let check = Check { repository, monitor, lock: &lock, index: Index::default(), state: Mutex::default() };
+    let check = Check {
+        repository,
+        monitor,
+        lock: &lock,
+        index: Index::default(),
+        state: Mutex::default(),
+        buffers: Mutex::default(),
+    };
     check.run(options)
 }
 
@@ -96,6 +103,8 @@ struct Check<'a> {
     /// Of all indexes that can be read.
     index: Index,
     state: Mutex<State>,
+    /// Room for packs, used again and again.
+    buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 #[derive(Default)]
@@ -267,7 +276,8 @@ impl Check<'_> {
                     return self.found(Problem::Tree { id: *id, reason: chain(&error) });
                 }
             };
-            let wrong = |reason: String| self.found(Problem::TreeEntry { tree: *id, name: node.display_name(), reason });
+            let wrong =
+                |reason: String| self.found(Problem::TreeEntry { tree: *id, name: node.display_name(), reason });
             if check_name(&node).is_err() {
                 wrong("no file can have that name".into());
             }
@@ -276,11 +286,7 @@ impl Check<'_> {
             }
             match (node.kind, &node.subtree, &node.content) {
                 (NodeKind::Dir, None, _) => wrong("it is a folder without a tree".into()),
-                (NodeKind::Dir, Some(subtree), _) => {
-                    if self.is_new(used, BlobKind::Tree, subtree) {
-                        found.push(*subtree);
-                    }
-                }
+                (NodeKind::Dir, Some(subtree), _) if self.is_new(used, BlobKind::Tree, subtree) => found.push(*subtree),
                 (NodeKind::File, _, None) => wrong("it is a file without a list of its content".into()),
                 (NodeKind::File, _, Some(content)) => self.check_content(id, &node, content, used),
                 (NodeKind::Unknown, _, _) => wrong("it is of a kind that this program does not know".into()),

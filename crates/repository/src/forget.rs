@@ -7,6 +7,7 @@ mod policy;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -16,7 +17,7 @@ use crate::format::FileKind;
 use crate::format::snapshot::{GroupBy, GroupKey, SnapshotFilter};
 use crate::lock::{Lock, LockMode, LockOptions};
 use crate::monitor::Counters;
-use crate::snapshots::{SavedSnapshot, Snapshots, group, select_all};
+use crate::snapshots::{SavedSnapshot, Snapshots, group, select};
 use crate::{Error, Id, Monitor, Repository, Result};
 
 /// What to forget.
@@ -73,8 +74,13 @@ pub fn forget(repository: &Arc<Repository>, options: &ForgetOptions, monitor: &M
         let decisions = report.groups.iter().flat_map(|group| &group.decisions);
         decisions.filter(|decision| !decision.keep).map(|decision| decision.saved.id).collect()
     } else {
-        let named = select_all(repository, &options.snapshots, &options.filter, monitor)?;
-        named.into_iter().map(|saved| saved.id).collect()
+        options
+            .snapshots
+            .iter()
+            .map(|name| find(repository, name, &options.filter))
+            .collect::<Result<BTreeSet<Id>>>()?
+            .into_iter()
+            .collect()
     };
     if options.dry_run {
         report.removed = remove;
@@ -99,6 +105,18 @@ pub fn forget(repository: &Arc<Repository>, options: &ForgetOptions, monitor: &M
         Counters::add(&counters.steps, 1);
     }
     Ok(report)
+}
+
+/// The snapshot of that name. One that is named by its id need not be readable to be forgotten.
+fn find(repository: &Repository, name: &str, filter: &SnapshotFilter) -> Result<Id> {
+    if name.starts_with("latest") || name.contains(':') {
+        let selected = select(repository, name, filter)?;
+        return match selected.folder.is_empty() {
+            true => Ok(selected.saved.id),
+            false => Err(Error::Selection(format!("{name:?}: a folder of a snapshot cannot be forgotten"))),
+        };
+    }
+    repository.find_id(FileKind::Snapshot, name)
 }
 
 fn check_policy(options: &ForgetOptions) -> Result<()> {

@@ -16,6 +16,7 @@ pub mod backup;
 pub mod browse;
 pub mod check;
 pub mod chunker;
+pub mod copy;
 pub mod crypto;
 mod error;
 pub mod format;

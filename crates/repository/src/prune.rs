@@ -20,6 +20,7 @@ mod rewrite;
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -34,6 +35,9 @@ use crate::monitor::Counters;
 use crate::snapshots::{Snapshots, folder_without_tree};
 use crate::trees::visit_trees;
 use crate::{Error, Id, Index, Monitor, Repository, Result};
+
+/// Unfinished files of this age have no writer any more.
+const LEFTOVER_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How much unused data may stay: emptying packs costs reading and writing what is still needed in them.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -172,7 +176,17 @@ fn prune_locked(
     let used = mark_used(repository, &index, &options.ignored_snapshots, monitor)?;
     let plan = PrunePlan::new(repository, &index, &used, options)?;
     let mut report = plan.report;
-    if options.dry_run || plan.is_nothing() {
+    if options.dry_run {
+        return Ok(report);
+    }
+    match repository.store().remove_leftovers(LEFTOVER_AGE) {
+        Ok(0) => {}
+        Ok(count) => {
+            monitor.note(repository.location(), format!("{count} unfinished files of writers that died were removed"))
+        }
+        Err(error) => monitor.error(repository.location(), &error),
+    }
+    if plan.is_nothing() {
         return Ok(report);
     }
     let counters = monitor.counters();
@@ -224,9 +238,8 @@ pub(crate) fn mark_trees(
     roots: impl Iterator<Item = Id>,
     monitor: &Monitor,
 ) -> Result<()> {
-    let mark = |kind: BlobKind, id: &Id| {
-        marks.set(index, kind, id).ok_or(Error::MissingBlob { kind: kind.noun(), id: *id })
-    };
+    let mark =
+        |kind: BlobKind, id: &Id| marks.set(index, kind, id).ok_or(Error::MissingBlob { kind: kind.noun(), id: *id });
     let mut new_roots = Vec::new();
     for root in roots {
         if mark(BlobKind::Tree, &root)? {
@@ -241,15 +254,11 @@ pub(crate) fn mark_trees(
                 mark(BlobKind::Data, content)?;
             }
             match node.subtree {
-                Some(subtree) => {
-                    if mark(BlobKind::Tree, &subtree)? {
-                        found.push(subtree);
-                    }
-                }
+                Some(subtree) if mark(BlobKind::Tree, &subtree)? => found.push(subtree),
                 None if node.kind == NodeKind::Dir => {
                     return Err(Error::damaged(format!("tree {id}"), folder_without_tree(node.display_name())));
                 }
-                None => {}
+                _ => {}
             }
         }
         Counters::add(&monitor.counters().dirs, 1);

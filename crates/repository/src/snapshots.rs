@@ -103,11 +103,10 @@ pub fn select(repository: &Repository, text: &str, filter: &SnapshotFilter) -> R
             SavedSnapshot { id, snapshot: repository.load_snapshot(&id)? }
         }
     };
-    let tree = folder_tree(repository, &saved.snapshot.tree, folder.as_bytes())
-        .map_err(|error| match error {
-            Error::Selection(reason) => Error::Selection(format!("snapshot {}: {reason}", saved.id.short())),
-            error => error,
-        })?;
+    let tree = folder_tree(repository, &saved.snapshot.tree, folder.as_bytes()).map_err(|error| match error {
+        Error::Selection(reason) => Error::Selection(format!("snapshot {}: {reason}", saved.id.short())),
+        error => error,
+    })?;
     Ok(Selected { saved, folder: folder.into(), tree })
 }
 
@@ -167,7 +166,9 @@ pub(crate) fn folder_tree(repository: &Repository, root: &Id, path: &[u8]) -> Re
         if node.kind != NodeKind::Dir {
             return Err(missing("is no folder"));
         }
-        tree = node.subtree.ok_or_else(|| Error::damaged(format!("tree {tree}"), folder_without_tree(node.display_name())))?;
+        tree = node
+            .subtree
+            .ok_or_else(|| Error::damaged(format!("tree {tree}"), folder_without_tree(node.display_name())))?;
     }
     Ok(tree)
 }

@@ -4,9 +4,9 @@
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::vec::IntoIter;
 
+use crate::format::BlobKind;
 use crate::format::node::{Node, NodeKind};
 use crate::format::tree::Tree;
-use crate::format::BlobKind;
 use crate::repository::join;
 use crate::snapshots::folder_without_tree;
 use crate::{Error, Id, Index, Monitor, Repository, Result};
@@ -105,7 +105,7 @@ pub(crate) enum Step<'a> {
     /// All entries of a folder were visited. The root is left, too.
     Leave { path: &'a [u8], tree: &'a Id },
     /// A folder that cannot be read; the walk goes on behind it.
-    Unreadable { path: &'a [u8], tree: Option<Id>, error: Error },
+    Unreadable { path: &'a [u8], error: Error },
 }
 
 struct Level {
@@ -167,7 +167,7 @@ fn enter(
         Ok((tree, Tree { nodes })) => levels.push(Level { tree, path_bytes: path.len(), nodes: nodes.into_iter() }),
         Err(Error::Interrupted) => return Err(Error::Interrupted),
         Err(error) => {
-            visit(Step::Unreadable { path: shown(path), tree, error })?;
+            visit(Step::Unreadable { path: shown(path), error })?;
         }
     }
     Ok(())

@@ -9,9 +9,7 @@ use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
 
-use holdfast_repository::browse::{
-    FindOptions, LsOptions, StatsMode, Wanted, diff, dump, find, ls, stats,
-};
+use holdfast_repository::browse::{FindOptions, LsOptions, StatsMode, Wanted, diff, dump, find, ls, stats};
 use holdfast_repository::format::FileKind;
 use holdfast_repository::format::snapshot::SnapshotFilter;
 use holdfast_repository::pattern::{Case, PatternList};
@@ -62,7 +60,9 @@ fn snapshots_are_chosen_as_restic_chooses() {
     let bench = filled();
     let repository = bench.open();
     let ids = bench.snapshots();
-    let chosen = |text: &str, filter: &SnapshotFilter| select(&repository, text, filter).map(|chosen| chosen.saved.id.to_string());
+    let chosen = |text: &str, filter: &SnapshotFilter| {
+        select(&repository, text, filter).map(|chosen| chosen.saved.id.to_string())
+    };
     let all = SnapshotFilter::default();
     assert_eq!(chosen("latest", &all).unwrap(), ids[1]);
     assert_eq!(chosen("latest~0", &all).unwrap(), ids[1]);
@@ -169,7 +169,10 @@ fn find_finds_what_restic_finds() {
         let mut places = BTreeSet::new();
         for snapshot in theirs.as_array().unwrap() {
             for place in snapshot["matches"].as_array().unwrap() {
-                places.insert((snapshot["snapshot"].as_str().unwrap().to_owned(), place["path"].as_str().unwrap().to_owned()));
+                places.insert((
+                    snapshot["snapshot"].as_str().unwrap().to_owned(),
+                    place["path"].as_str().unwrap().to_owned(),
+                ));
             }
         }
         let patterns = PatternList::new([pattern], case).unwrap();
@@ -292,7 +295,11 @@ fn dumps_are_what_was_backed_up() {
     let bench = filled();
     let data = bench.data().display().to_string();
     for file in ["docs/large", "ümläut", "empty"] {
-        assert_eq!(dumped(&bench, &format!("{data}/{file}")), std::fs::read(bench.data().join(file)).unwrap(), "{file}");
+        assert_eq!(
+            dumped(&bench, &format!("{data}/{file}")),
+            std::fs::read(bench.data().join(file)).unwrap(),
+            "{file}"
+        );
     }
     // GNU tar's own archive of the same folder.
     let tar = ["--create", "--format=posix", "--hard-dereference", "--directory=/", &data[1..]];
@@ -338,7 +345,8 @@ fn tags_change_as_restic_changes_them() {
     let bench = filled();
     let repository = bench.open();
     let first = bench.snapshots()[0].clone();
-    let options = |change| TagOptions { snapshots: vec![], filter: SnapshotFilter::default(), change, lock: Default::default() };
+    let options =
+        |change| TagOptions { snapshots: vec![], filter: SnapshotFilter::default(), change, lock: Default::default() };
     let edit = |add: &[&str], remove: &[&str]| {
         let owned = |list: &[&str]| list.iter().map(|tag| (*tag).to_owned()).collect();
         options(TagChange::Edit { add: owned(add), remove: owned(remove) })
@@ -357,7 +365,8 @@ fn tags_change_as_restic_changes_them() {
     // Restic edits what we wrote, and we what restic did: the original stays the first.
     bench.run(&["tag", "--add", "d"]);
     let none = TagChange::Set(vec![]);
-    let one = TagOptions { filter: SnapshotFilter { hosts: vec!["one".into()], ..Default::default() }, ..options(none) };
+    let one =
+        TagOptions { filter: SnapshotFilter { hosts: vec!["one".into()], ..Default::default() }, ..options(none) };
     assert_eq!(tag(&repository, &one, &Monitor::default()).unwrap().len(), 1);
     let list = tags();
     assert_eq!((&list[0]["tags"], &list[1]["tags"]), (&Value::Null, &serde_json::json!(["c", "d"])));

@@ -140,7 +140,9 @@ fn damage_of_every_kind_of_file_is_found() {
                 let names_it = report.findings.iter().any(|finding| object(&finding.problem) == id.to_string());
                 let is_index = kind == FileKind::Index && matches!(how, Damage::Remove);
                 assert!(names_it || is_index, "{how:?} of {} {id}: {:#?}", kind.noun(), report.findings);
-                if kind != FileKind::Key {
+                // restic reads the key it was opened with only.
+                let asks_restic = matches!(how, Damage::FlipMiddle | Damage::Truncate | Damage::Remove);
+                if kind != FileKind::Key && asks_restic {
                     let restic = bench.restic(&["check", "--read-data"]);
                     assert!(!restic.status.success(), "{how:?} of {} {id}: restic finds nothing", kind.noun());
                 }

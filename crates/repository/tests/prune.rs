@@ -7,8 +7,8 @@ mod oracle;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use holdfast_repository::format::FileKind;
 use holdfast_repository::forget::{Count, ForgetOptions, KeepPolicy, forget};
+use holdfast_repository::format::FileKind;
 use holdfast_repository::prune::{MaxUnused, PruneOptions, PruneReport, prune};
 use holdfast_repository::{Error, Monitor, OpenOptions, Repository};
 use holdfast_store::{ErrorKind, Fault, FaultyStore, LocalStore, Operation, Rule, Store};
@@ -71,7 +71,10 @@ fn what_no_snapshot_needs_goes_and_the_rest_stays() {
         assert!(stored_bytes(&bench) < before - 40 * 50_000);
         assert_whole(&bench, &kept);
         let again = prune(&bench.open(), &options(MaxUnused::Bytes(0)), &Monitor::default()).unwrap();
-        assert_eq!((again.freed_bytes(), again.repacked_packs, again.unused_blobs, again.replaced_indexes), (0, 0, 0, 0));
+        assert_eq!(
+            (again.freed_bytes(), again.repacked_packs, again.unused_blobs, again.replaced_indexes),
+            (0, 0, 0, 0)
+        );
         let output = bench.run(&["prune", "--dry-run", "--max-unused", "0"]);
         let total = output.lines().find(|line| line.starts_with("total prune:")).unwrap();
         assert!(total.ends_with(" 0 blobs / 0 B"), "restic finds something to prune:\n{output}");
@@ -165,6 +168,38 @@ fn a_needed_pack_that_is_missing_or_short_ends_the_prune() {
     std::fs::write(&largest, &bytes[..bytes.len() - 1]).unwrap();
     prune(&bench.open(), &options(MaxUnused::Bytes(0)), &Monitor::default()).unwrap_err();
     assert_eq!(bench.open().list(FileKind::Pack).unwrap().len(), packs.len());
+}
+
+#[test]
+fn a_needed_blob_that_is_damaged_ends_the_prune_before_anything_needed_goes() {
+    let (bench, kept) = forgotten(2);
+    let mut refused = 0;
+    for (id, size) in bench.open().list_sizes(FileKind::Pack).unwrap() {
+        let path = bench.repository_path().join(FileKind::Pack.path(&id));
+        let good = std::fs::read(&path).unwrap();
+        for at in (0..size as usize).step_by(size as usize / 6 + 1) {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, bad).unwrap();
+            // A damaged blob that nobody needs goes with the others, and its pack with it.
+            if prune(&bench.open(), &options(MaxUnused::Bytes(0)), &Monitor::default()).is_ok() {
+                break;
+            }
+            refused += 1;
+            assert!(path.exists());
+            std::fs::remove_file(&path).unwrap();
+            std::fs::write(&path, &good).unwrap();
+        }
+        if !path.exists() {
+            continue;
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, &good).unwrap();
+    }
+    assert!(refused > 0);
+    prune(&bench.open(), &options(MaxUnused::Bytes(0)), &Monitor::default()).unwrap();
+    assert_whole(&bench, &kept);
 }
 
 /// Every operation of a prune fails in its turn, once before it is done and once after.

@@ -137,12 +137,7 @@ pub fn diff(
 }
 
 impl Diff<'_> {
-    fn run(
-        &mut self,
-        root: Level,
-        metadata: bool,
-        visit: &mut dyn FnMut(Change<'_>) -> Result<()>,
-    ) -> Result<()> {
+    fn run(&mut self, root: Level, metadata: bool, visit: &mut dyn FnMut(Change<'_>) -> Result<()>) -> Result<()> {
         let mut path = Vec::new();
         let mut levels = vec![root];
         while let Some(level) = levels.last_mut() {
@@ -205,7 +200,8 @@ impl Diff<'_> {
                 if are_files && before.content != after.content {
                     change.content = true;
                     self.report.changed_files += 1;
-                    change.suspicious = Node { content: None, ..before.clone() } == Node { content: None, ..after.clone() };
+                    change.suspicious =
+                        Node { content: None, ..before.clone() } == Node { content: None, ..after.clone() };
                 } else {
                     change.metadata = metadata && before != after;
                 }
@@ -273,4 +269,3 @@ fn mark(marks: &Marks, index: &Index, node: &Node) {
         marks.set(index, BlobKind::Tree, id);
     }
 }
-

@@ -36,7 +36,8 @@ pub fn dump(
         return tar.finish().map_err(write_error);
     }
     let tree = repository.load_tree(&tree)?;
-    let missing = || Error::Selection(format!("{} is not in snapshot {}", display_path(&path), snapshot.saved.id.short()));
+    let missing =
+        || Error::Selection(format!("{} is not in snapshot {}", display_path(&path), snapshot.saved.id.short()));
     let node = tree.nodes.iter().find(|node| node.name == name).ok_or_else(missing)?;
     match (node.kind, node.subtree) {
         (NodeKind::File, _) => {
@@ -49,7 +50,11 @@ pub fn dump(
             dump.folder(&mut tar, &subtree, &path)?;
             tar.finish().map_err(write_error)
         }
-        _ => Err(Error::Selection(format!("{} is a {}: only files and folders can be dumped", display_path(&path), node.kind))),
+        _ => Err(Error::Selection(format!(
+            "{} is a {}: only files and folders can be dumped",
+            display_path(&path),
+            node.kind
+        ))),
     }
 }
 
@@ -80,7 +85,7 @@ impl Dump<'_> {
         walk(self.repository, self.index, tree, path, self.monitor, &mut |step| {
             match step {
                 Step::Entry { path, node } => self.entry(tar, path, node)?,
-                Step::Unreadable { path, error, .. } => self.monitor.failed(display_path(path), &error),
+                Step::Unreadable { path, error } => self.monitor.failed(display_path(path), &error),
                 Step::Leave { .. } => {}
             }
             Ok(Visit::Enter)
@@ -101,7 +106,8 @@ impl Dump<'_> {
             match self.index.find(BlobKind::Data, id) {
                 Some(place) => size_bytes += u64::from(place.plain_length()),
                 None => {
-                    self.monitor.failed(display_path(path), &Error::MissingBlob { kind: BlobKind::Data.noun(), id: *id });
+                    self.monitor
+                        .failed(display_path(path), &Error::MissingBlob { kind: BlobKind::Data.noun(), id: *id });
                     return Ok(());
                 }
             }

@@ -83,7 +83,8 @@ pub fn find(
         Wanted::Packs(prefixes) => Target::Blobs(blobs_of_packs(&index, prefixes)?),
     };
     let is_in_range = |node: &Node| {
-        options.oldest.is_none_or(|oldest| node.mtime >= oldest) && options.newest.is_none_or(|newest| node.mtime <= newest)
+        options.oldest.is_none_or(|oldest| node.mtime >= oldest)
+            && options.newest.is_none_or(|newest| node.mtime <= newest)
     };
     for snapshot in snapshots {
         let root = snapshot.snapshot.tree;
@@ -110,7 +111,7 @@ pub fn find(
                         }
                     }
                 }
-                Step::Unreadable { path, error, .. } => {
+                Step::Unreadable { path, error } => {
                     monitor.failed(format!("{}:{}", snapshot.id.short(), display_path(path)), &error);
                 }
                 Step::Leave { .. } => {}
@@ -123,10 +124,8 @@ pub fn find(
 
 fn blobs_of_packs(index: &Index, prefixes: &[String]) -> Result<HashSet<(BlobKind, Id)>> {
     let packs = index.packs();
-    let is_wanted: Vec<bool> = packs
-        .iter()
-        .map(|pack| prefixes.iter().any(|prefix| pack.hex().starts_with(prefix.as_bytes())))
-        .collect();
+    let is_wanted: Vec<bool> =
+        packs.iter().map(|pack| prefixes.iter().any(|prefix| pack.hex().starts_with(prefix.as_bytes()))).collect();
     for prefix in prefixes {
         if !packs.iter().any(|pack| pack.hex().starts_with(prefix.as_bytes())) {
             return Err(Error::Selection(format!("no index names a pack that begins with {prefix:?}")));

@@ -44,18 +44,16 @@ pub fn ls(
                 }
                 return Ok(if leads_on { Visit::Enter } else { Visit::Skip });
             }
-            Step::Unreadable { path: b"/", error, .. } => return Err(error),
-            Step::Unreadable { path, error, .. } => monitor.failed(display_path(path), &error),
+            Step::Unreadable { path: b"/", error } => return Err(error),
+            Step::Unreadable { path, error } => monitor.failed(display_path(path), &error),
             Step::Leave { .. } => {}
         }
         Ok(Visit::Enter)
     })?;
     match wanted.iter().find(|(path, is_found)| !is_found && path != b"/") {
         None => Ok(()),
-        Some((path, _)) => Err(Error::Selection(format!(
-            "{} is not in snapshot {}",
-            display_path(path),
-            snapshot.saved.id.short()
-        ))),
+        Some((path, _)) => {
+            Err(Error::Selection(format!("{} is not in snapshot {}", display_path(path), snapshot.saved.id.short())))
+        }
     }
 }

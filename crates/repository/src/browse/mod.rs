@@ -12,7 +12,7 @@ mod tar;
 
 pub use self::diff::{Change, ChangedSide, DiffReport, DiffStats, diff};
 pub use self::dump::dump;
-pub use self::find::{Found, FindOptions, Wanted, find};
+pub use self::find::{FindOptions, Found, Wanted, find};
 pub use self::ls::{LsOptions, ls};
 pub use self::stats::{Stats, StatsMode, stats};
 

@@ -87,7 +87,7 @@ pub fn stats(
                     }
                     _ => {}
                 },
-                Step::Unreadable { path, error, .. } => {
+                Step::Unreadable { path, error } => {
                     monitor.failed(format!("{}:{}", saved.id.short(), display_path(path)), &error);
                 }
                 Step::Leave { .. } => {}

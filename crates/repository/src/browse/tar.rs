@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_record_counts_its_own_length() {
-        for (value, want) in [("1", "7 a=1\n"), ("12", "8 a=12\n"), ("123", "9 a=123\n"), ("1234", "11 a=1234\n")] {
+        for (value, want) in [("1", "6 a=1\n"), ("1234", "9 a=1234\n"), ("12345", "11 a=12345\n")] {
             let mut out = Vec::new();
             record(&mut out, b"a", value.as_bytes());
             assert_eq!(String::from_utf8(out).unwrap(), want);

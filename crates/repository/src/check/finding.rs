@@ -188,7 +188,7 @@ impl Problem {
         match self {
             Self::Key { .. } => "add a new key with `key add`, then remove this one",
             Self::Snapshot { .. } => {
-                "restore the file from a copy of the repository, or give the snapshot up by removing the file"
+                "restore the file from a copy of the repository, or give the snapshot up with `forget` and its id"
             }
             Self::Index { .. } => {
                 "restore the file from a copy of the repository, or rebuild the index from the packs with `restic repair index`"

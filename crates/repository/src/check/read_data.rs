@@ -1,6 +1,7 @@
 //! Reads whole packs: their hash, their header against the index, and every blob in them.
 
 use std::collections::HashMap;
+use std::sync::PoisonError;
 
 use super::{Check, Problem};
 use crate::error::Damage;
@@ -25,7 +26,10 @@ impl Check<'_> {
             self.monitor.check()?;
             self.lock.check()?;
             let blobs = counts.get(id).copied().unwrap_or_default();
-            self.read_pack(id, *size_bytes, blobs);
+            let mut pack = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+            pack.resize(*size_bytes as usize, 0);
+            self.read_pack(id, &mut pack, blobs);
+            self.buffers.lock().unwrap_or_else(PoisonError::into_inner).push(pack);
             self.state().report.packs_read += 1;
             Counters::add(&counters.steps, 1);
             Counters::add(&counters.stored_bytes, *size_bytes);
@@ -33,18 +37,18 @@ impl Check<'_> {
         })
     }
 
-    fn read_pack(&self, id: &Id, size_bytes: u64, blobs_in_index: u32) {
+    /// `pack` is as long as the pack is.
+    fn read_pack(&self, id: &Id, pack: &mut [u8], blobs_in_index: u32) {
         let damaged = |reason: String| self.found(Problem::Pack { id: *id, reason });
-        let mut pack = vec![0; size_bytes as usize];
-        if let Err(error) = self.repository.store().get_range(&FileKind::Pack.path(id), 0, &mut pack) {
+        if let Err(error) = self.repository.store().get_range(&FileKind::Pack.path(id), 0, pack) {
             self.state().bad_packs.insert(*id);
             return damaged(chain(&error));
         }
-        let actual = Id::of(&pack);
+        let actual = Id::of(pack);
         if actual != *id {
             damaged(format!("its hash is {actual}"));
         }
-        let blobs = match self.header(&mut pack) {
+        let blobs = match self.header(pack) {
             Ok(blobs) => {
                 self.compare_with_index(id, &blobs, blobs_in_index);
                 blobs
@@ -56,7 +60,7 @@ impl Check<'_> {
         };
         let mut raw = Vec::new();
         for blob in &blobs {
-            self.check_blob(id, blob, &mut pack, &mut raw);
+            self.check_blob(id, blob, pack, &mut raw);
         }
     }
 

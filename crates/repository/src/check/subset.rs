@@ -40,7 +40,11 @@ impl FromStr for ReadData {
         let error = || SubsetError(text.to_owned());
         if let Some((part, of)) = text.split_once('/') {
             let (part, of) = (part.parse().map_err(|_| error())?, of.parse().map_err(|_| error())?);
-            return if (1..=256).contains(&of) && (1..=of).contains(&part) { Ok(Self::Part { part, of }) } else { Err(error()) };
+            return if (1..=256).contains(&of) && (1..=of).contains(&part) {
+                Ok(Self::Part { part, of })
+            } else {
+                Err(error())
+            };
         }
         if let Some(percent) = text.strip_suffix('%') {
             let percent: f64 = percent.parse().map_err(|_| error())?;

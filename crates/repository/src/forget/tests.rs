@@ -35,11 +35,7 @@ fn keeps_the_newest_of_each_period_and_the_oldest_of_all() {
     check(
         &times,
         KeepPolicy { daily: Count::Of(3), ..KeepPolicy::default() },
-        &[
-            (times[3], &["daily snapshot"]),
-            (times[1], &["daily snapshot"]),
-            (times[0], &["oldest daily snapshot"]),
-        ],
+        &[(times[3], &["daily snapshot"]), (times[1], &["daily snapshot"]), (times[0], &["oldest daily snapshot"])],
     );
 }
 
@@ -82,12 +78,14 @@ fn any_snapshot() -> impl Strategy<Value = (i64, i16, u8, u8)> {
 }
 
 fn any_policy() -> impl Strategy<Value = KeepPolicy> {
-    let count = || prop_oneof![3 => Just(Count::Of(0)), 2 => (1u32..6).prop_map(Count::Of), 1 => Just(Count::Unlimited)];
-    let within = || {
-        let some = (0u32..2, 0u32..8, 0u32..40, 0u32..50)
-            .prop_map(|(years, months, days, hours)| CalendarDuration { years, months, days, hours });
-        prop_oneof![3 => Just(CalendarDuration::default()), 1 => some]
-    };
+    let count =
+        || prop_oneof![3 => Just(Count::Of(0)), 2 => (1u32..6).prop_map(Count::Of), 1 => Just(Count::Unlimited)];
+    let within =
+        || {
+            let some = (0u32..2, 0u32..8, 0u32..40, 0u32..50)
+                .prop_map(|(years, months, days, hours)| CalendarDuration { years, months, days, hours });
+            prop_oneof![3 => Just(CalendarDuration::default()), 1 => some]
+        };
     let tags = prop_oneof![2 => Just(vec![]), 1 => Just(vec!["a"]), 1 => Just(vec!["a,b", "c"])];
     let counts = (count(), count(), count(), count(), count(), count());
     (counts, (within(), within(), within(), within(), within(), within()), tags).prop_map(|(counts, within, tags)| {
@@ -129,7 +127,8 @@ fn restic_options(policy: &KeepPolicy) -> Vec<String> {
         ("within-monthly", policy.within_monthly),
         ("within-yearly", policy.within_yearly),
     ];
-    let counts = counts.iter().filter(|(_, count)| *count != Count::Of(0)).map(|(name, count)| format!("--keep-{name}={count}"));
+    let counts =
+        counts.iter().filter(|(_, count)| *count != Count::Of(0)).map(|(name, count)| format!("--keep-{name}={count}"));
     let within = within.iter().filter(|(_, within)| *within != CalendarDuration::default());
     let within = within.map(|(name, within)| format!("--keep-{name}={within}"));
     let tags = policy.tags.iter().map(|tags| format!("--keep-tag={tags}"));
@@ -184,7 +183,8 @@ fn restics(bench: &oracle::Bench, policy: &KeepPolicy, group_by: &str) -> Option
 #[test]
 fn restic_decides_the_same_for_the_same_reasons() {
     let case = (prop::collection::vec(any_snapshot(), 1..40), prop::collection::vec(any_policy(), 6));
-    let mut runner = TestRunner::new(Config { cases: 12, max_shrink_iters: 40, failure_persistence: None, ..Config::default() });
+    let mut runner =
+        TestRunner::new(Config { cases: 12, max_shrink_iters: 40, failure_persistence: None, ..Config::default() });
     let outcome = runner.run(&case, |(snapshots, policies)| {
         let bench = oracle::Bench::new(2);
         let repository = bench_repository(&bench);
@@ -220,7 +220,9 @@ fn bench_repository(bench: &oracle::Bench) -> Arc<Repository> {
 fn a_policy_that_keeps_nothing_is_refused() {
     let bench = oracle::Bench::new(2);
     let repository = bench_repository(&bench);
-    repository.save_file(FileKind::Snapshot, &snapshot("2020-01-01T00:00:00Z", &[]).snapshot.to_json().unwrap()).unwrap();
+    repository
+        .save_file(FileKind::Snapshot, &snapshot("2020-01-01T00:00:00Z", &[]).snapshot.to_json().unwrap())
+        .unwrap();
     let policy = KeepPolicy { tags: vec!["other".parse().unwrap()], ..KeepPolicy::default() };
     for options in [
         ForgetOptions::default(),
@@ -237,4 +239,26 @@ fn a_policy_that_keeps_nothing_is_refused() {
     assert_eq!(forget(&repository, &options, &Monitor::default()).unwrap().removed.len(), 1);
     assert!(repository.list(FileKind::Snapshot).unwrap().is_empty());
     assert!(repository.list(FileKind::Lock).unwrap().is_empty());
+}
+
+#[test]
+fn named_snapshots_go_whether_or_not_they_can_be_read() {
+    let bench = oracle::Bench::new(2);
+    let repository = bench_repository(&bench);
+    let save =
+        |time| repository.save_file(FileKind::Snapshot, &snapshot(time, &[]).snapshot.to_json().unwrap()).unwrap();
+    let ids = ["2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z", "2022-01-01T00:00:00Z"].map(save);
+    let path = bench.repository_path().join(FileKind::Snapshot.path(&ids[0]));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "damaged").unwrap();
+    let named = |names: &[String]| ForgetOptions { snapshots: names.to_vec(), ..ForgetOptions::default() };
+    let forget = |options: &ForgetOptions| forget(&repository, options, &Monitor::default());
+    // With one unreadable nobody can tell which is the latest.
+    forget(&named(&["latest".into()])).unwrap_err();
+    // One that is not there: nothing goes.
+    forget(&named(&[ids[1].to_string(), "ffffffff".into()])).unwrap_err();
+    assert_eq!(repository.list(FileKind::Snapshot).unwrap().len(), 3);
+    assert_eq!(forget(&named(&[ids[0].to_string(), ids[0].short().to_string()])).unwrap().removed, [ids[0]]);
+    assert_eq!(forget(&named(&["latest".into()])).unwrap().removed, [ids[2]]);
+    assert_eq!(repository.list(FileKind::Snapshot).unwrap(), [ids[1]]);
 }

@@ -8,7 +8,7 @@ use crate::crypto::OVERHEAD;
 use crate::error::Damage;
 use crate::format::pack::{ENTRY_BYTES_MAX, PackedBlob, TRAILER_BYTES};
 use crate::format::{BlobKind, FileKind};
-use crate::index::Marks;
+use crate::index::{Marks, PlacedBlob};
 use crate::{Error, Id, Index, Repository, Result};
 
 /// Fewer small packs than this are left alone: one that cannot be filled must not be rewritten for ever.
@@ -102,12 +102,7 @@ pub(crate) fn header_entry_bytes(blob: &PackedBlob) -> u64 {
 
 impl PrunePlan {
     /// Decides on every pack. Fails when a needed pack is missing or has not the size that the index tells.
-    pub(super) fn new(
-        repository: &Repository,
-        index: &Index,
-        used: &Marks,
-        options: &PruneOptions,
-    ) -> Result<Self> {
+    pub(super) fn new(repository: &Repository, index: &Index, used: &Marks, options: &PruneOptions) -> Result<Self> {
         check_options(repository, options)?;
         let ids = index.packs();
         let packs = survey(index, used, ids.len());
@@ -279,7 +274,7 @@ fn class(repository: &Repository, pack: &PackUse, options: &PruneOptions) -> Cla
 fn survey(index: &Index, used: &Marks, count: usize) -> Vec<PackUse> {
     let mut packs = vec![PackUse::EMPTY; count];
     used.for_each(index, &mut |number, blob, is_used| packs[number as usize].add(&blob, is_used));
-    let for_each_used = |visit: &mut dyn FnMut(&[(u32, PackedBlob)])| {
+    let for_each_used = |visit: &mut dyn FnMut(&[PlacedBlob])| {
         used.for_each_duplicated(index, &mut |copies, is_used| {
             if is_used {
                 visit(copies);

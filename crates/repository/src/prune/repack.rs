@@ -74,7 +74,10 @@ pub(super) fn repack(
     writer.finish()?;
     match used.count() {
         0 => Ok(()),
-        left => Err(Error::System { operation: "copy all needed blobs", reason: format!("{left} are left; nothing was removed") }),
+        left => Err(Error::System {
+            operation: "copy all needed blobs",
+            reason: format!("{left} are left; nothing was removed"),
+        }),
     }
 }
 
@@ -162,9 +165,7 @@ impl Copy<'_> {
             false => Err(Damage::Truncated),
         };
         match opened {
-            Ok(plain) if raw_length == 0 && compress => {
-                self.writer.store(&mut self.writer.encoder()?, kind, id, plain)
-            }
+            Ok(plain) if raw_length == 0 && compress => self.writer.store(&mut self.writer.encoder()?, kind, id, plain),
             Ok(_) => self.writer.store_sealed(kind, id, sealed, raw_length),
             Err(damage) => {
                 let what = format!("{} blob {id} in pack {pack}", kind.noun());

@@ -32,7 +32,8 @@ pub(super) fn rewrite_indexes(
         let mut packs: Vec<IndexedPack> = Vec::new();
         repository.load_index_file(&id, &mut |pack| packs.push(pack))?;
         let names_gone = packs.iter().any(|pack| gone.contains(&pack.id));
-        if !names_gone && !(merge_small && size_bytes < SMALL_BYTES) {
+        let is_merged = merge_small && size_bytes < SMALL_BYTES;
+        if !names_gone && !is_merged {
             continue;
         }
         replaced.push(id);
