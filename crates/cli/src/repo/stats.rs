@@ -1,0 +1,101 @@
+//! `repo stats`: counts what is in snapshots.
+
+use clap::{Args, ValueEnum};
+use holdfast_repository::browse::{Stats, StatsMode, stats};
+use holdfast_repository::snapshots::select_all;
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use super::open::RepoArgs;
+use super::selection::SelectionArgs;
+use crate::failure::Result;
+use crate::output::Output;
+
+#[derive(Debug, Args)]
+pub(crate) struct StatsArgs {
+    /// The snapshots, by the beginning of their ids, or latest [default: all]
+    #[arg(value_name = "ID")]
+    ids: Vec<String>,
+    /// What is counted
+    #[arg(long, value_enum, default_value = "restore-size")]
+    mode: Mode,
+    #[command(flatten)]
+    selection: SelectionArgs,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Mode {
+    /// What a restore of each snapshot writes
+    RestoreSize,
+    /// Files of different content, each once
+    FilesByContents,
+    /// Pieces of files, each once for each path
+    BlobsPerFile,
+    /// What the snapshots need of the repository, each piece once
+    RawData,
+}
+
+pub(crate) fn run(repo: &RepoArgs, args: &StatsArgs, output: &Output) -> Result<u8> {
+    let repository = repo.open()?;
+    let progress = output.progress("counting");
+    let monitor = progress.monitor().clone();
+    let _lock = repo.lock_to_read(&repository, &monitor)?;
+    let snapshots = select_all(&repository, &args.ids, &args.selection.filter(), &monitor)?;
+    let mode = match args.mode {
+        Mode::RestoreSize => StatsMode::RestoreSize,
+        Mode::FilesByContents => StatsMode::FilesByContents,
+        Mode::BlobsPerFile => StatsMode::BlobsPerFile,
+        Mode::RawData => StatsMode::RawData,
+    };
+    let stats = stats(&repository, &snapshots, mode, &monitor)?;
+    drop(progress);
+    output.result(&json(&stats, args.mode), || text(&stats, args.mode))?;
+    super::complete(&monitor)
+}
+
+/// The share of data that is compressed, and the share that compression saves, in per cent.
+fn compression(stats: &Stats) -> (f64, f64) {
+    let of = |part: u64| if stats.uncompressed_bytes == 0 { 0.0 } else { 100.0 * part as f64 / stats.uncompressed_bytes as f64 };
+    (of(stats.compressed_from_bytes), of(stats.uncompressed_bytes.saturating_sub(stats.total_bytes)))
+}
+
+/// With restic's names.
+fn json(stats: &Stats, mode: Mode) -> Value {
+    let mut json = json!({"total_size": stats.total_bytes, "snapshots_count": stats.snapshots});
+    match mode {
+        Mode::RestoreSize | Mode::FilesByContents => json["total_file_count"] = stats.files.into(),
+        Mode::BlobsPerFile => {
+            json["total_file_count"] = stats.files.into();
+            json["total_blob_count"] = stats.blobs.into();
+        }
+        Mode::RawData => {
+            let (progress, saving) = compression(stats);
+            json["total_blob_count"] = stats.blobs.into();
+            json["total_uncompressed_size"] = stats.uncompressed_bytes.into();
+            json["compression_ratio"] = stats.compression_ratio().into();
+            json["compression_progress"] = progress.into();
+            json["compression_space_saving"] = saving.into();
+        }
+    }
+    json
+}
+
+fn text(stats: &Stats, mode: Mode) -> String {
+    let mut lines = vec![format!("snapshots:    {}", stats.snapshots)];
+    if !matches!(mode, Mode::RawData) {
+        lines.push(format!("files:        {}", stats.files));
+    }
+    if matches!(mode, Mode::RawData | Mode::BlobsPerFile) {
+        lines.push(format!("blobs:        {}", stats.blobs));
+    }
+    lines.push(format!("size:         {}", HumanBytes(stats.total_bytes)));
+    if matches!(mode, Mode::RawData) {
+        let (progress, saving) = compression(stats);
+        lines.push(format!("uncompressed: {}", HumanBytes(stats.uncompressed_bytes)));
+        lines.push(format!(
+            "compression:  {:.2}x, {saving:.1} % saved, {progress:.1} % of the data is compressed",
+            stats.compression_ratio()
+        ));
+    }
+    lines.join("\n")
+}
