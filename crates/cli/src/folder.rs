@@ -1,0 +1,63 @@
+//! What `standalone`, `plan` and `status` have in common: a folder of manifests, and where its state is.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use holdfast_agent::standalone::{Options, settings};
+use holdfast_agent::state::State;
+use holdfast_agent::{folder, state};
+use holdfast_plan::{Plan, plan};
+use jiff::Timestamp;
+
+use crate::failure::Result;
+
+/// A folder of manifests.
+#[derive(Debug, Args)]
+pub(crate) struct FolderArgs {
+    /// The folder of manifests, or a manifest file
+    pub(crate) dir: PathBuf,
+    /// Where volumes that have no folder of their own are [default: DIR/.holdfast/volumes]
+    #[arg(long, env = "HOLDFAST_VOLUMES")]
+    pub(crate) volumes: Option<PathBuf>,
+    /// Where history and events are kept [default: DIR/.holdfast]
+    #[arg(long, env = "HOLDFAST_STATE")]
+    pub(crate) state: Option<PathBuf>,
+    /// The name of this machine, for the pods of a DaemonSet [default: the host name]
+    #[arg(long, env = "HOLDFAST_NODE")]
+    pub(crate) node: Option<String>,
+    /// How many runs may go on at once
+    #[arg(long, env = "HOLDFAST_SLOTS", default_value = "2", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub(crate) slots: u16,
+}
+
+impl FolderArgs {
+    /// Beside the manifests, hidden; for a single file, in its folder.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.state.clone().unwrap_or_else(|| {
+            let folder = if self.dir.is_file() { self.dir.parent().unwrap_or(Path::new(".")) } else { &self.dir };
+            folder.join(".holdfast")
+        })
+    }
+
+    pub(crate) fn options(&self) -> Options {
+        let state = self.state();
+        Options {
+            folder: self.dir.clone(),
+            volumes: self.volumes.clone().unwrap_or_else(|| state.join("volumes")),
+            state,
+            node: self.node.clone().unwrap_or_else(|| holdfast_repository::Identity::current().hostname),
+            slots: usize::from(self.slots),
+            once: false,
+            listen: None,
+        }
+    }
+
+    /// Reads the folder and what is remembered of it, and plans.
+    pub(crate) fn plan(&self) -> Result<(Plan, State)> {
+        let options = self.options();
+        let manifests = folder::read(&options.folder).map_err(anyhow::Error::from)?;
+        let state = state::peek(&options.state).map_err(anyhow::Error::from)?;
+        let now = Timestamp::now();
+        Ok((plan(&manifests, &state.observed, &settings(&options, now, now)), state))
+    }
+}

@@ -1,0 +1,259 @@
+//! `standalone`: does on one machine, from a folder of manifests, what the operator does on a cluster.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use holdfast_agent::standalone::{Notice, Summary, run as run_standalone};
+use holdfast_agent::state::{Outcome, Run};
+use holdfast_plan::{ObjectKey, Plan};
+use holdfast_repository::Monitor;
+use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use serde_json::json;
+
+use crate::failure::{Failure, Result, code};
+use crate::folder::FolderArgs;
+use crate::output::Output;
+use crate::status::{local, span};
+
+/// Where metrics and status are served unless told otherwise.
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9646);
+
+/// Exit codes with --once: 0 everything due was done, 1 something failed or a manifest has mistakes,
+/// 3 something was saved or restored only in part, 130 stopped by a signal.
+#[derive(Debug, Args)]
+pub(crate) struct StandaloneArgs {
+    #[command(flatten)]
+    folder: FolderArgs,
+    /// Do what is due, and end
+    #[arg(long)]
+    once: bool,
+    /// Where /metrics, /healthz and /status are served [default: 127.0.0.1:9646, or any free port if that is taken]
+    #[arg(long, env = "HOLDFAST_LISTEN", conflicts_with = "once")]
+    listen: Option<SocketAddr>,
+}
+
+pub(crate) fn run(args: &StandaloneArgs, output: &Output) -> Result<u8> {
+    let mut options = args.folder.options();
+    options.once = args.once;
+    options.listen = match (args.once, args.listen) {
+        (true, _) => None,
+        (false, Some(address)) => Some(address),
+        (false, None) => Some(free_or_any(LISTEN)),
+    };
+    if let Some(address) = options.listen
+        && !address.ip().is_loopback()
+    {
+        output.note(format!("note: {address} can be reached from other machines, and nothing there asks for a password"));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        // The first signal raises the flag, the second ends the program.
+        signal_hook::flag::register_conditional_shutdown(signal, code::INTERRUPTED.into(), Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let mut talk = Talk::new(output, args.once);
+    let summary = run_standalone(&options, &stop, &mut |notice| talk.say(&notice)).map_err(|error| match error {
+        holdfast_agent::standalone::StandaloneError::Folder(_) => {
+            Failure::with_hint(chain(&error), "give the folder that holds the manifests; `holdfast protect` writes one")
+        }
+        error => anyhow::Error::from(error).into(),
+    })?;
+    Ok(talk.finish(summary, args.once))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// The address, or one with a free port if somebody else has it.
+fn free_or_any(address: SocketAddr) -> SocketAddr {
+    match std::net::TcpListener::bind(address) {
+        Ok(_) => address,
+        Err(_) => SocketAddr::new(address.ip(), 0),
+    }
+}
+
+/// Tells a person, or a program, what happens.
+struct Talk<'a> {
+    output: &'a Output,
+    once: bool,
+    bars: Option<MultiProgress>,
+    running: BTreeMap<String, (Option<ProgressBar>, Arc<AtomicBool>)>,
+    told_how_to_look: bool,
+}
+
+impl<'a> Talk<'a> {
+    fn new(output: &'a Output, once: bool) -> Self {
+        let bars = output.has_bars().then(MultiProgress::new);
+        Self { output, once, bars, running: BTreeMap::new(), told_how_to_look: false }
+    }
+
+    fn line(&self, text: String) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| self.output.note(text)),
+            None => self.output.note(text),
+        }
+    }
+
+    fn say(&mut self, notice: &Notice<'_>) {
+        if self.output.is_json() {
+            return self.say_json(notice);
+        }
+        match notice {
+            Notice::Planned(plan) => self.planned(plan),
+            Notice::Unreadable(error) => {
+                self.line(format!("error: {}; what was read before goes on", chain(*error)));
+            }
+            Notice::Serving(address) => self.line(format!("status: http://{address}/status, metrics: http://{address}/metrics")),
+            Notice::Started { id, object, monitor } => self.started(id, object, monitor),
+            Notice::Ended { id, object, run, repository } => self.ended(id, object, run, repository),
+            Notice::Waiting(_) if self.once => {}
+            Notice::Waiting(None) => self.line("nothing is scheduled; waiting for changes of the manifests (Ctrl-C stops)".into()),
+            Notice::Waiting(Some(next)) => {
+                let wait = span(next.duration_since(Timestamp::now()));
+                self.line(format!("next at {}, in {wait} (Ctrl-C stops)", local(*next)));
+            }
+            Notice::Note(note) => self.line(format!("note: {note}")),
+        }
+    }
+
+    fn planned(&self, plan: &Plan) {
+        plan.warnings.iter().for_each(|warning| self.line(format!("warning: {warning}")));
+        plan.errors.iter().for_each(|error| self.line(format!("error: {error}")));
+        if plan.backups.is_empty() && plan.recoveries.is_empty() {
+            self.line("nothing is protected: no Backup, Restic or Recovery in the folder can be carried out".into());
+        }
+        for backup in &plan.backups {
+            let location = plan.repositories.iter().find(|repository| repository.id == backup.repository);
+            let paths: Vec<&str> = backup
+                .snapshots
+                .iter()
+                .flat_map(|snapshot| &snapshot.directories)
+                .map(|directory| directory.path.as_str())
+                .collect();
+            self.line(format!(
+                "{}: {} of {} into {}{}",
+                backup.object,
+                paths.join(", "),
+                backup.target.key(),
+                location.map_or(backup.repository.as_str(), |repository| repository.location.as_str()),
+                match (&backup.schedule, backup.paused) {
+                    (_, true) => ", paused".into(),
+                    (Some(schedule), _) => format!(", {schedule}"),
+                    (None, _) => ", when triggered".to_owned(),
+                },
+            ));
+        }
+    }
+
+    fn started(&mut self, id: &str, object: &ObjectKey, monitor: &Monitor) {
+        let done = Arc::new(AtomicBool::new(false));
+        let bar = self.bars.as_ref().map(|bars| {
+            let bar = bars.add(ProgressBar::new_spinner());
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_prefix(object.to_string());
+            let (moving, monitor, done) = (bar.clone(), monitor.clone(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                while !done.load(Ordering::Relaxed) {
+                    let counters = monitor.counters();
+                    moving.set_message(format!(
+                        "{} files, {}",
+                        counters.files.load(Ordering::Relaxed),
+                        HumanBytes(counters.bytes.load(Ordering::Relaxed))
+                    ));
+                    moving.tick();
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+            bar
+        });
+        self.running.insert(id.to_owned(), (bar, done));
+    }
+
+    fn ended(&mut self, id: &str, object: &ObjectKey, run: &Run, repository: &str) {
+        if let Some((bar, done)) = self.running.remove(id) {
+            done.store(true, Ordering::Relaxed);
+            if let Some(bar) = bar {
+                bar.finish_and_clear();
+            }
+        }
+        let seconds = run.duration().as_secs_f64();
+        let what = if object.kind == "Recovery" { "recovered from" } else { "saved" };
+        let done = format!("{} files, {}", run.files, HumanBytes(run.bytes));
+        let snapshots = run.snapshots.join(", ");
+        let text = match run.outcome {
+            Outcome::Succeeded if object.kind == "Recovery" => format!("{what} snapshot {snapshots}: {done}, {seconds:.1} s"),
+            Outcome::Succeeded => {
+                let forgotten = if run.forgotten > 0 { format!(", {} old snapshots removed", run.forgotten) } else { String::new() };
+                format!("{what} snapshot {snapshots}: {done}, {} new, {seconds:.1} s{forgotten}", HumanBytes(run.bytes_added))
+            }
+            Outcome::Incomplete => format!("INCOMPLETE: {what} {snapshots}: {done}: {}", run.error),
+            Outcome::Failed => format!("FAILED: {}", run.error),
+        };
+        self.line(format!("{} {object}: {text}", local(run.end)));
+        if !self.told_how_to_look && !self.once && run.outcome == Outcome::Succeeded && object.kind != "Recovery" {
+            self.told_how_to_look = true;
+            self.line(format!("  look into it: holdfast repo -r {repository} snapshots (restic reads it, too)"));
+        }
+    }
+
+    fn say_json(&self, notice: &Notice<'_>) {
+        let value = match notice {
+            Notice::Planned(plan) => json!({"messageType": "planned", "plan": plan}),
+            Notice::Unreadable(error) => json!({"messageType": "error", "message": chain(*error)}),
+            Notice::Serving(address) => json!({"messageType": "serving", "address": address}),
+            Notice::Started { id, object, .. } => json!({"messageType": "started", "id": id, "object": object}),
+            Notice::Ended { id, object, run, repository } => {
+                json!({"messageType": "ended", "id": id, "object": object, "run": run, "repository": repository})
+            }
+            Notice::Waiting(next) => json!({"messageType": "waiting", "next": next}),
+            Notice::Note(note) => json!({"messageType": "note", "message": note}),
+        };
+        self.json_line(&value);
+    }
+
+    /// A reader that went away must not end a program that guards data.
+    fn json_line(&self, value: &serde_json::Value) {
+        let _ = self.output.line(&value.to_string());
+    }
+
+    fn finish(&self, summary: Summary, once: bool) -> u8 {
+        let Summary { succeeded, incomplete, failed, errors, interrupted } = summary;
+        if self.output.is_json() {
+            self.json_line(&json!({
+                    "messageType": "summary",
+                    "succeeded": succeeded,
+                    "incomplete": incomplete,
+                    "failed": failed,
+                    "errors": errors,
+                    "interrupted": interrupted,
+            }));
+        } else {
+            let mut parts = vec![format!("{succeeded} runs succeeded")];
+            for (count, what) in [(incomplete, "incomplete"), (failed, "failed"), (errors as u64, "mistakes in the manifests")] {
+                if count > 0 {
+                    parts.push(format!("{count} {what}"));
+                }
+            }
+            self.line(format!("{}: {}", if interrupted { "stopped" } else { "done" }, parts.join(", ")));
+        }
+        match (once, interrupted) {
+            // Being stopped is how a service ends.
+            (false, _) => code::SUCCESS,
+            (true, true) => code::INTERRUPTED,
+            (true, false) if failed > 0 || errors > 0 => code::FAILED,
+            (true, false) if incomplete > 0 => code::INCOMPLETE,
+            (true, false) => code::SUCCESS,
+        }
+    }
+}
