@@ -137,7 +137,9 @@ impl Output {
                     json!({"message_type": "error", "item": item, "error": {"message": message}})
                 }
                 Event::Note { item, message } => json!({"message_type": "note", "item": item, "message": message}),
-                Event::Item { action, item } => json!({"message_type": "verbose_status", "action": action, "item": item}),
+                Event::Item { action, item } => {
+                    json!({"message_type": "verbose_status", "action": action, "item": item})
+                }
                 _ => return None,
             };
             return Some(json.to_string());

@@ -40,7 +40,10 @@ pub(crate) fn run(args: &ProtectArgs, output: &Output) -> Result<u8> {
     let schedule = schedule(every)?;
     let name = match name {
         Some(name) if object_name(name) != *name => {
-            return Err(Failure::with_hint(format!("{name:?} is no name of an object"), format!("use small letters, digits and '-', as in {:?}", object_name(name))));
+            return Err(Failure::with_hint(
+                format!("{name:?} is no name of an object"),
+                format!("use small letters, digits and '-', as in {:?}", object_name(name)),
+            ));
         }
         Some(name) => name.clone(),
         None => object_name(&paths.first().and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy()),
@@ -70,7 +73,10 @@ fn folder_to_protect(path: &Path) -> Result<PathBuf> {
     let full = fs::canonicalize(path)
         .map_err(|error| Failure::with_hint(format!("cannot protect {}: {error}", path.display()), hint))?;
     if !full.is_dir() {
-        return Err(Failure::with_hint(format!("cannot protect {}: it is not a folder", path.display()), "give the folder it is in"));
+        return Err(Failure::with_hint(
+            format!("cannot protect {}: it is not a folder", path.display()),
+            "give the folder it is in",
+        ));
     }
     if full.to_str().is_none() {
         return Err(Failure::with_hint(
@@ -83,16 +89,24 @@ fn folder_to_protect(path: &Path) -> Result<PathBuf> {
 
 /// `1h` becomes `@every 1h`; what is a schedule already stays.
 fn schedule(every: &str) -> Result<String> {
-    let text = if every.parse::<holdfast_api::values::Duration>().is_ok() { format!("@every {every}") } else { every.to_owned() };
+    let text = if every.parse::<holdfast_api::values::Duration>().is_ok() {
+        format!("@every {every}")
+    } else {
+        every.to_owned()
+    };
     match text.parse::<Schedule>() {
         Ok(_) => Ok(text),
-        Err(error) => Err(Failure::with_hint(format!("--every {every:?}: {error}"), "write it as 30m, 24h, @daily or \"0 3 * * *\"")),
+        Err(error) => Err(Failure::with_hint(
+            format!("--every {every:?}: {error}"),
+            "write it as 30m, 24h, @daily or \"0 3 * * *\"",
+        )),
     }
 }
 
 /// The nearest name that Kubernetes takes.
 fn object_name(text: &str) -> String {
-    let name: String = text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
+    let name: String =
+        text.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' }).collect();
     let name: String = name.trim_matches('-').chars().take(50).collect();
     if name.is_empty() { "files".into() } else { name.trim_end_matches('-').into() }
 }
@@ -112,7 +126,10 @@ fn backend(to: &str, name: &str) -> Result<serde_json::Value> {
         Location::S3 { endpoint, bucket, prefix } => {
             Ok(json!({"s3": {"endpoint": endpoint, "bucket": bucket, "prefix": prefix}, "storageSecretName": secret}))
         }
-        other => Err(Failure::with_hint(format!("--to {other}: not supported here yet"), "give a folder, or s3:https://HOST/BUCKET/PREFIX")),
+        other => Err(Failure::with_hint(
+            format!("--to {other}: not supported here yet"),
+            "give a folder, or s3:https://HOST/BUCKET/PREFIX",
+        )),
     }
 }
 
@@ -145,8 +162,10 @@ fn manifest(name: &str, paths: &[PathBuf], backend: &serde_json::Value, schedule
         "apiVersion": "stash.appscode.com/v1alpha2", "kind": "Repository",
         "metadata": {"name": name}, "spec": {"backend": backend},
     });
-    let mounts: Vec<_> = paths.iter().enumerate().map(|(n, path)| json!({"name": volume(n), "mountPath": path})).collect();
-    let volumes: Vec<_> = paths.iter().enumerate().map(|(n, path)| json!({"name": volume(n), "hostPath": {"path": path}})).collect();
+    let mounts: Vec<_> =
+        paths.iter().enumerate().map(|(n, path)| json!({"name": volume(n), "mountPath": path})).collect();
+    let volumes: Vec<_> =
+        paths.iter().enumerate().map(|(n, path)| json!({"name": volume(n), "hostPath": {"path": path}})).collect();
     let workload = json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": name},
         "spec": {
@@ -172,8 +191,10 @@ fn manifest(name: &str, paths: &[PathBuf], backend: &serde_json::Value, schedule
         ("What there is: the folders, as a workload would see them.", workload),
         ("What to back up, when, and how much history to keep.", backup),
     ];
-    let texts: Vec<String> =
-        documents.iter().map(|(comment, object)| format!("# {comment}\n{}", yaml(object).unwrap_or_default())).collect();
+    let texts: Vec<String> = documents
+        .iter()
+        .map(|(comment, object)| format!("# {comment}\n{}", yaml(object).unwrap_or_default()))
+        .collect();
     texts.join("---\n")
 }
 
@@ -189,7 +210,10 @@ fn yaml(object: &serde_json::Value) -> Result<String> {
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let exists = |error: std::io::Error| {
         if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::with_hint(format!("{} exists already", path.display()), "edit it, or choose another --name or --dir")
+            Failure::with_hint(
+                format!("{} exists already", path.display()),
+                "edit it, or choose another --name or --dir",
+            )
         } else {
             Failure::with_hint(format!("cannot write {}: {error}", path.display()), "is the folder writable?")
         }
@@ -205,7 +229,9 @@ mod tests {
 
     #[test]
     fn names_are_made_fit() {
-        for (text, want) in [("Photos", "photos"), ("my docs_2", "my-docs-2"), ("--", "files"), ("", "files"), ("Ünï", "n")] {
+        for (text, want) in
+            [("Photos", "photos"), ("my docs_2", "my-docs-2"), ("--", "files"), ("", "files"), ("Ünï", "n")]
+        {
             assert_eq!(object_name(text), want, "{text}");
         }
     }
@@ -219,7 +245,8 @@ mod tests {
 
     #[test]
     fn what_is_written_is_valid() {
-        let text = manifest("docs", &["/a/b".into(), "/c d".into()], &backend("/repo", "docs").unwrap(), "@every 1h", 5);
+        let text =
+            manifest("docs", &["/a/b".into(), "/c d".into()], &backend("/repo", "docs").unwrap(), "@every 1h", 5);
         let outcome = holdfast_api::manifest::read([("docs.yaml", text.as_bytes())]);
         assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
         assert_eq!(outcome.objects.len(), 3);

@@ -48,7 +48,8 @@ pub(crate) fn run(args: &StandaloneArgs, output: &Output) -> Result<u8> {
     if let Some(address) = options.listen
         && !address.ip().is_loopback()
     {
-        output.note(format!("note: {address} can be reached from other machines, and nothing there asks for a password"));
+        output
+            .note(format!("note: {address} can be reached from other machines, and nothing there asks for a password"));
     }
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
@@ -112,11 +113,15 @@ impl<'a> Talk<'a> {
             Notice::Unreadable(error) => {
                 self.line(format!("error: {}; what was read before goes on", chain(*error)));
             }
-            Notice::Serving(address) => self.line(format!("status: http://{address}/status, metrics: http://{address}/metrics")),
+            Notice::Serving(address) => {
+                self.line(format!("status: http://{address}/status, metrics: http://{address}/metrics"))
+            }
             Notice::Started { id, object, monitor } => self.started(id, object, monitor),
             Notice::Ended { id, object, run, repository } => self.ended(id, object, run, repository),
             Notice::Waiting(_) if self.once => {}
-            Notice::Waiting(None) => self.line("nothing is scheduled; waiting for changes of the manifests (Ctrl-C stops)".into()),
+            Notice::Waiting(None) => {
+                self.line("nothing is scheduled; waiting for changes of the manifests (Ctrl-C stops)".into())
+            }
             Notice::Waiting(Some(next)) => {
                 let wait = span(next.duration_since(Timestamp::now()));
                 self.line(format!("next at {}, in {wait} (Ctrl-C stops)", local(*next)));
@@ -192,10 +197,19 @@ impl<'a> Talk<'a> {
         let done = format!("{} files, {}", run.files, HumanBytes(run.bytes));
         let snapshots = run.snapshots.join(", ");
         let text = match run.outcome {
-            Outcome::Succeeded if object.kind == "Recovery" => format!("{what} snapshot {snapshots}: {done}, {seconds:.1} s"),
+            Outcome::Succeeded if object.kind == "Recovery" => {
+                format!("{what} snapshot {snapshots}: {done}, {seconds:.1} s")
+            }
             Outcome::Succeeded => {
-                let forgotten = if run.forgotten > 0 { format!(", {} old snapshots removed", run.forgotten) } else { String::new() };
-                format!("{what} snapshot {snapshots}: {done}, {} new, {seconds:.1} s{forgotten}", HumanBytes(run.bytes_added))
+                let forgotten = if run.forgotten > 0 {
+                    format!(", {} old snapshots removed", run.forgotten)
+                } else {
+                    String::new()
+                };
+                format!(
+                    "{what} snapshot {snapshots}: {done}, {} new, {seconds:.1} s{forgotten}",
+                    HumanBytes(run.bytes_added)
+                )
             }
             Outcome::Incomplete => format!("INCOMPLETE: {what} {snapshots}: {done}: {}", run.error),
             Outcome::Failed => format!("FAILED: {}", run.error),
@@ -240,7 +254,9 @@ impl<'a> Talk<'a> {
             }));
         } else {
             let mut parts = vec![format!("{succeeded} runs succeeded")];
-            for (count, what) in [(incomplete, "incomplete"), (failed, "failed"), (errors as u64, "mistakes in the manifests")] {
+            for (count, what) in
+                [(incomplete, "incomplete"), (failed, "failed"), (errors as u64, "mistakes in the manifests")]
+            {
                 if count > 0 {
                     parts.push(format!("{count} {what}"));
                 }

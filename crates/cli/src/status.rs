@@ -30,7 +30,8 @@ pub(crate) fn run(args: &StatusArgs, output: &Output) -> Result<u8> {
 fn text(status: &Status, now: Timestamp) -> String {
     let mut parts = Vec::new();
     if !status.backups.is_empty() {
-        let mut table = table(&["BACKUP", "HOST", "TARGET", "SCHEDULE", "LAST SUCCESS", "NEXT", "SNAPSHOTS", "SIZE", "LAST ERROR"]);
+        let mut table =
+            table(&["BACKUP", "HOST", "TARGET", "SCHEDULE", "LAST SUCCESS", "NEXT", "SNAPSHOTS", "SIZE", "LAST ERROR"]);
         for backup in &status.backups {
             let repository = status.repositories.iter().find(|repository| repository.id == backup.repository);
             let snapshots = repository.filter(|repository| repository.state.last_backup_time.is_some());
@@ -39,7 +40,9 @@ fn text(status: &Status, now: Timestamp) -> String {
                 backup.host.clone(),
                 backup.target.key().to_string(),
                 schedule(backup),
-                backup.last_success.map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time)))),
+                backup
+                    .last_success
+                    .map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time)))),
                 next(backup, now),
                 snapshots.map_or_else(|| "-".into(), |repository| repository.state.snapshot_count.to_string()),
                 backup.size_bytes.map_or_else(|| "-".into(), |size| HumanBytes(size).to_string()),
@@ -69,7 +72,10 @@ fn text(status: &Status, now: Timestamp) -> String {
                 repository.location.clone(),
                 if known { repository.state.snapshot_count.to_string() } else { "-".into() },
                 if known { HumanBytes(repository.state.size_bytes).to_string() } else { "-".into() },
-                repository.state.last_check.map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time)))),
+                repository
+                    .state
+                    .last_check
+                    .map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time)))),
                 match repository.state.integrity {
                     None => "unknown".into(),
                     Some(true) => "whole".into(),

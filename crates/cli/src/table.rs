@@ -1,7 +1,7 @@
 //! Tables as people read them: a line under the header, none between the columns.
 
-use comfy_table::{LineStyle, TableStyle};
 use comfy_table::{Cell, CellAlignment, Table};
+use comfy_table::{LineStyle, TableStyle};
 
 /// The room right of a column, in characters.
 const GAP: u16 = 2;

@@ -85,7 +85,12 @@ static HELD: Mutex<Vec<Id>> = Mutex::new(Vec::new());
 
 impl Lock {
     /// Takes a lock, waiting for others as `options` allow; stale ones in the way are removed, and `monitor` told.
-    pub fn acquire(repository: &Arc<Repository>, mode: LockMode, options: &LockOptions, monitor: &Monitor) -> Result<Self> {
+    pub fn acquire(
+        repository: &Arc<Repository>,
+        mode: LockMode,
+        options: &LockOptions,
+        monitor: &Monitor,
+    ) -> Result<Self> {
         let deadline = Instant::now() + options.wait;
         let mut pause = Duration::from_millis(200);
         loop {
@@ -160,7 +165,8 @@ fn forget_held(id: &Id) {
 
 fn write_lock(repository: &Repository, mode: LockMode) -> Result<Id> {
     let Identity { hostname, username, uid, gid, pid } = Identity::current();
-    let lock = LockFile { time: Timestamp::now(), exclusive: mode == LockMode::Exclusive, hostname, username, pid, uid, gid };
+    let lock =
+        LockFile { time: Timestamp::now(), exclusive: mode == LockMode::Exclusive, hostname, username, pid, uid, gid };
     let json = serde_json::to_vec(&lock).map_err(|error| Error::damaged("the new lock", error))?;
     // Held before it can be seen: a check by another thread of ours must not take it for a leftover.
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,14 +231,17 @@ fn others(repository: &Repository, ours: Option<Id>) -> Result<Vec<(Id, LockFile
         }
         match repository.load_file(FileKind::Lock, &id) {
             Ok(json) => {
-                let lock = serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("lock {id}"), error))?;
+                let lock =
+                    serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("lock {id}"), error))?;
                 locks.push((id, lock));
             }
             // Given back since it was listed.
             Err(Error::Store(error)) if error.kind == ErrorKind::NotFound => {}
             Err(Error::Damaged { what, damage }) => {
                 return Err(Error::Damaged {
-                    what: format!("{what} (remove it with `holdfast repo unlock --remove-all` once nobody works on the repository)"),
+                    what: format!(
+                        "{what} (remove it with `holdfast repo unlock --remove-all` once nobody works on the repository)"
+                    ),
                     damage,
                 });
             }
@@ -272,13 +281,17 @@ enum Process {
 
 /// When a process of this host started, from what `/proc` says.
 fn process_start(pid: u32) -> Process {
-    let Some(boot) = std::fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) else { return Process::Unknown };
+    let Some(boot) = std::fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) else {
+        return Process::Unknown;
+    };
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Process::Gone,
         Err(_) => Process::Unknown,
         Ok(text) => match start_ticks(&text) {
             // USER_HZ, the unit of this file, is 100 on every Linux there is.
-            Some(ticks) => Process::StartedAt(boot + SignedDuration::from_millis((ticks * 10).try_into().unwrap_or(i64::MAX))),
+            Some(ticks) => {
+                Process::StartedAt(boot + SignedDuration::from_millis((ticks * 10).try_into().unwrap_or(i64::MAX)))
+            }
             None => Process::Unknown,
         },
     }

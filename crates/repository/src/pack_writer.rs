@@ -133,7 +133,8 @@ const KEEP_BYTES: usize = 4 << 20;
 impl Encoder {
     fn new(repository: &Repository) -> Result<Self> {
         let compression = repository.options().compression;
-        let failed = |error: std::io::Error| Error::System { operation: "set up compression", reason: error.to_string() };
+        let failed =
+            |error: std::io::Error| Error::System { operation: "set up compression", reason: error.to_string() };
         let compressor = if repository.compresses() {
             Some(zstd::bulk::Compressor::new(compression.level()).map_err(failed)?)
         } else {

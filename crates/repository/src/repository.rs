@@ -155,7 +155,8 @@ impl Repository {
         for key_id in &keys {
             match open_key(&*store, key_id, password) {
                 Ok(Some(key)) => {
-                    let config = key.open(sealed).map_err(|_| Error::damaged("the configuration", Damage::Unauthentic))?;
+                    let config =
+                        key.open(sealed).map_err(|_| Error::damaged("the configuration", Damage::Unauthentic))?;
                     let config: Config =
                         serde_json::from_slice(&config).map_err(|error| Error::damaged("the configuration", error))?;
                     if !VERSIONS.contains(&config.version) {
@@ -240,7 +241,10 @@ impl Repository {
                     Ok(raw)
                 }
                 Some(b'{' | b'[') => Ok(plain),
-                _ => Err(Error::damaged(what(), Damage::Content("it begins with a byte that no such file begins with".into()))),
+                _ => Err(Error::damaged(
+                    what(),
+                    Damage::Content("it begins with a byte that no such file begins with".into()),
+                )),
             };
         }
         Err(Error::damaged(what(), damage.unwrap_or(Damage::Truncated)))
@@ -337,7 +341,8 @@ impl Repository {
             result => result?,
         }
         let mut raw = Vec::new();
-        let plain = open_blob(&self.key, id, &mut sealed, location.raw_length, &mut raw).map_err(|damage| Error::damaged(what(), damage))?;
+        let plain = open_blob(&self.key, id, &mut sealed, location.raw_length, &mut raw)
+            .map_err(|damage| Error::damaged(what(), damage))?;
         Ok(plain.to_vec())
     }
 
@@ -384,7 +389,9 @@ impl Repository {
         match (found.next(), found.next()) {
             (Some(id), None) => Ok(id),
             (None, _) => Err(Error::Selection(format!("no {} whose id begins with {prefix:?}", kind.noun()))),
-            (Some(_), Some(_)) => Err(Error::Selection(format!("more than one {} begins with {prefix:?}: give more digits", kind.noun()))),
+            (Some(_), Some(_)) => {
+                Err(Error::Selection(format!("more than one {} begins with {prefix:?}: give more digits", kind.noun())))
+            }
         }
     }
 }
@@ -505,8 +512,10 @@ fn open_key(store: &dyn Store, id: &Id, password: &str) -> Result<Option<crypto:
     }
     let params = KdfParams::new(file.n, file.r, file.p).map_err(|error| bad(error.to_string()))?;
     let Ok(json) = params.derive(password.as_bytes(), &file.salt).open(file.data) else { return Ok(None) };
-    let master: MasterKey = serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("key {id}"), error))?;
-    match (master.encrypt.as_slice().try_into(), master.mac.k.as_slice().try_into(), master.mac.r.as_slice().try_into()) {
+    let master: MasterKey =
+        serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("key {id}"), error))?;
+    match (master.encrypt.as_slice().try_into(), master.mac.k.as_slice().try_into(), master.mac.r.as_slice().try_into())
+    {
         (Ok(encrypt), Ok(k), Ok(r)) => Ok(Some(crypto::Key::from_parts(encrypt, k, r))),
         _ => Err(bad("the master key in it has the wrong length".into())),
     }
@@ -515,10 +524,8 @@ fn open_key(store: &dyn Store, id: &Id, password: &str) -> Result<Option<crypto:
 fn write_key(store: &dyn Store, key: &crypto::Key, password: &str, params: KdfParams) -> Result<Id> {
     let json_error = |error| Error::damaged("the new key", error);
     let parts = key.parts();
-    let master = MasterKey {
-        mac: MacKey { k: parts.mac_k.to_vec(), r: parts.mac_r.to_vec() },
-        encrypt: parts.encrypt.to_vec(),
-    };
+    let master =
+        MasterKey { mac: MacKey { k: parts.mac_k.to_vec(), r: parts.mac_r.to_vec() }, encrypt: parts.encrypt.to_vec() };
     let salt: [u8; 64] = rand::random();
     let data = params.derive(password.as_bytes(), &salt).seal(&serde_json::to_vec(&master).map_err(json_error)?);
     let Identity { hostname, username, .. } = Identity::current();

@@ -176,7 +176,8 @@ fn a_needed_blob_that_is_damaged_ends_the_prune_before_anything_needed_goes() {
     let mut refused = 0;
     for (id, size) in bench.open().list_sizes(FileKind::Pack).unwrap() {
         let path = bench.repository_path().join(FileKind::Pack.path(&id));
-        let good = std::fs::read(&path).unwrap();
+        // An earlier round may have been through with it.
+        let Ok(good) = std::fs::read(&path) else { continue };
         for at in (0..size as usize).step_by(size as usize / 6 + 1) {
             let mut bad = good.clone();
             bad[at] ^= 1;

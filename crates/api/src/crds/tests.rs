@@ -1,3 +1,5 @@
+//! The definitions are what an API server takes, and the copies in `deploy/crds` are fresh.
+
 use std::path::Path;
 use std::sync::LazyLock;
 

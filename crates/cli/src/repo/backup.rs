@@ -128,7 +128,8 @@ pub(super) fn parse_time(text: &str) -> Result<jiff::Timestamp, String> {
 }
 
 fn parse_tag_file(text: &str) -> Result<TagFile, String> {
-    TagFile::parse(text.as_bytes()).ok_or_else(|| "expected the name of a file, alone or followed by : and how it begins".into())
+    TagFile::parse(text.as_bytes())
+        .ok_or_else(|| "expected the name of a file, alone or followed by : and how it begins".into())
 }
 
 pub(crate) fn run(repo: &RepoArgs, args: BackupArgs, output: &Output) -> Result<u8> {
@@ -198,7 +199,10 @@ impl BackupArgs {
         } else if self.paths.is_empty() {
             Stream::reader(path, time, std::io::stdin())
         } else {
-            return Err(Failure::with_hint("standard input cannot be backed up together with files", "make two backups"));
+            return Err(Failure::with_hint(
+                "standard input cannot be backed up together with files",
+                "make two backups",
+            ));
         };
         stream.map_err(|error| Failure::new(error).hinting("--stdin-filename takes a plain path"))
     }
@@ -227,7 +231,8 @@ impl BackupArgs {
         };
         let saved = Snapshots::load(repository)?.readable(monitor);
         let latest = saved.into_iter().rev().find(|saved| {
-            saved.snapshot.time <= Timestamp::from(options.time) && self.group_by.key(&saved.snapshot) == own_key(&saved.snapshot)
+            saved.snapshot.time <= Timestamp::from(options.time)
+                && self.group_by.key(&saved.snapshot) == own_key(&saved.snapshot)
         });
         Ok(latest.map_or(Parent::None, |saved| Parent::Snapshot(saved.id)))
     }
@@ -276,7 +281,9 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: Duration) -> String {
     let parent = report.parent.map_or_else(String::new, |id| format!("compared with snapshot {}\n", id.short()));
     let outcome = match (&report.snapshot, report.errors) {
         (Some(id), 0) => format!("snapshot {} saved", id.short()),
-        (Some(id), errors) => format!("snapshot {} saved, INCOMPLETE: {errors} could not be read, see above", id.short()),
+        (Some(id), errors) => {
+            format!("snapshot {} saved, INCOMPLETE: {errors} could not be read, see above", id.short())
+        }
         (None, errors) => {
             let why = if dry_run { "a dry run" } else { "nothing changed" };
             let errors = if errors > 0 { format!("; {errors} could not be read, see above") } else { String::new() };

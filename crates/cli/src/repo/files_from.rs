@@ -92,7 +92,11 @@ fn expand(pattern: &[u8]) -> Result<Vec<PathBuf>, String> {
 fn matching(folder: &Path, names: &PatternList) -> Vec<PathBuf> {
     let listed = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let entries = std::fs::read_dir(listed).into_iter().flatten().flatten();
-    entries.map(|entry| entry.file_name()).filter(|name| names.is_match(name.as_bytes())).map(|name| folder.join(name)).collect()
+    entries
+        .map(|entry| entry.file_name())
+        .filter(|name| names.is_match(name.as_bytes()))
+        .map(|name| folder.join(name))
+        .collect()
 }
 
 #[cfg(test)]

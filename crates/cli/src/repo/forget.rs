@@ -2,7 +2,9 @@
 
 use clap::Args;
 use holdfast_repository::Id;
-use holdfast_repository::forget::{CalendarDuration, Count, Decision, ForgetGroup, ForgetOptions, ForgetReport, KeepPolicy, forget};
+use holdfast_repository::forget::{
+    CalendarDuration, Count, Decision, ForgetGroup, ForgetOptions, ForgetReport, KeepPolicy, forget,
+};
 use holdfast_repository::format::snapshot::{GroupBy, TagList};
 use serde::Serialize;
 

@@ -68,12 +68,12 @@ pub(crate) fn run(repo: &RepoArgs, action: KeyAction, output: &Output) -> Result
         }
         KeyAction::Remove { id } => {
             let lock = lock(LockMode::Exclusive)?;
-            let id = repository.find_id(FileKind::Key, &id).map_err(|error| {
-                Failure::from(error).hinting("`holdfast repo key list` shows the keys there are")
+            let id = repository
+                .find_id(FileKind::Key, &id)
+                .map_err(|error| Failure::from(error).hinting("`holdfast repo key list` shows the keys there are"))?;
+            repository.remove_key(&lock, &id).map_err(|error| {
+                Failure::from(error).hinting("open the repository with another password to remove this key")
             })?;
-            repository
-                .remove_key(&lock, &id)
-                .map_err(|error| Failure::from(error).hinting("open the repository with another password to remove this key"))?;
             output.result(&json!({"message_type": "removed", "id": id}), || format!("removed key {}", id.short()))?;
         }
         KeyAction::Passwd(args) => {
@@ -81,7 +81,8 @@ pub(crate) fn run(repo: &RepoArgs, action: KeyAction, output: &Output) -> Result
             let lock = lock(LockMode::Exclusive)?;
             let id = repository.change_password(&lock, &password)?;
             let json = json!({"message_type": "changed", "id": id});
-            output.result(&json, || format!("changed the password: saved new key {}, removed the old one", id.short()))?;
+            output
+                .result(&json, || format!("changed the password: saved new key {}, removed the old one", id.short()))?;
         }
     }
     Ok(code::SUCCESS)
@@ -108,7 +109,13 @@ fn list(repo: &RepoArgs, repository: &Arc<Repository>, monitor: &Monitor, output
         let mut table = table(&["", "ID", "User", "Host", "Created"]);
         for key in &keys {
             let mark = if key.current { "*" } else { "" };
-            table.add_row(vec![mark.into(), key.id.short().to_string(), key.username.clone(), key.hostname.clone(), created(key.created)]);
+            table.add_row(vec![
+                mark.into(),
+                key.id.short().to_string(),
+                key.username.clone(),
+                key.hostname.clone(),
+                created(key.created),
+            ]);
         }
         render(table)
     })

@@ -20,7 +20,13 @@ pub(crate) struct PasswordArgs {
     #[arg(short, long, global = true, value_name = "FILE", env = "RESTIC_PASSWORD_FILE")]
     password_file: Option<PathBuf>,
     /// A command that prints the password
-    #[arg(long, global = true, value_name = "COMMAND", env = "RESTIC_PASSWORD_COMMAND", conflicts_with = "password_file")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "COMMAND",
+        env = "RESTIC_PASSWORD_COMMAND",
+        conflicts_with = "password_file"
+    )]
     password_command: Option<String>,
     /// Use the empty password: whoever can read the repository's files can read what is in them
     #[arg(long, global = true, conflicts_with_all = ["password_file", "password_command"])]
@@ -85,7 +91,8 @@ pub(crate) fn ask(what: &str, twice: bool) -> Result<String> {
     if !stdin.is_terminal() {
         let mut line = String::new();
         stdin.lock().read_line(&mut line).map_err(|error| {
-            Failure::new(error).hinting("the password was expected on standard input, because it was not given otherwise")
+            Failure::new(error)
+                .hinting("the password was expected on standard input, because it was not given otherwise")
         })?;
         let password = line.trim_end_matches(['\n', '\r']);
         return if password.is_empty() {
@@ -139,7 +146,8 @@ fn read_keys(keys: impl Read) -> Result<String> {
             byte => line.push(byte),
         }
     }
-    String::from_utf8(line).map_err(|_| Failure::with_hint("the password is no text in UTF-8", "is the terminal's encoding right?"))
+    String::from_utf8(line)
+        .map_err(|_| Failure::with_hint("the password is no text in UTF-8", "is the terminal's encoding right?"))
 }
 
 /// Runs the command without a shell, split at white space and quotes as restic does.

@@ -18,5 +18,6 @@ pub(crate) fn collect(given: &[String], files: &[PathBuf]) -> Result<Vec<Vec<u8>
 
 /// The patterns as a list that can match.
 pub(crate) fn list(patterns: &[Vec<u8>], case: Case) -> Result<PatternList> {
-    PatternList::new(patterns, case).map_err(|error| Failure::new(error).hinting("a backslash takes a character literally"))
+    PatternList::new(patterns, case)
+        .map_err(|error| Failure::new(error).hinting("a backslash takes a character literally"))
 }

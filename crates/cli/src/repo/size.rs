@@ -24,7 +24,9 @@ pub(crate) fn parse_max_unused(text: &str) -> Result<MaxUnused, String> {
         return Ok(MaxUnused::Unlimited);
     }
     let Some(percent) = text.strip_suffix('%') else {
-        return parse_bytes(text).map(MaxUnused::Bytes).map_err(|error| format!("{error}, a percentage or `unlimited`"));
+        return parse_bytes(text)
+            .map(MaxUnused::Bytes)
+            .map_err(|error| format!("{error}, a percentage or `unlimited`"));
     };
     match percent.trim().parse() {
         Ok(percent) if (0.0..100.0).contains(&percent) => Ok(MaxUnused::Percent(percent)),
@@ -38,7 +40,9 @@ mod tests {
 
     #[test]
     fn amounts() {
-        for (text, want) in [("0", 0), ("12", 12), ("3k", 3072), ("2M", 2 << 20), ("1G", 1 << 30), ("1t", 1 << 40), ("7B", 7)] {
+        for (text, want) in
+            [("0", 0), ("12", 12), ("3k", 3072), ("2M", 2 << 20), ("1G", 1 << 30), ("1t", 1 << 40), ("7B", 7)]
+        {
             assert_eq!(parse_bytes(text), Ok(want), "{text}");
         }
         for text in ["", "k", "-1", "1.5G", "1KB", "20000000T", "ä"] {

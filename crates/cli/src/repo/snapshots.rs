@@ -111,21 +111,20 @@ pub(crate) fn snapshot_table<'a>(
     for (saved, reasons) in rows {
         let snapshot = &saved.snapshot;
         let tags = snapshot.tags.join(if compact { "\n" } else { "," });
-        let mut row: Vec<Cell> = vec![
-            saved.id.short().into(),
-            local_time(snapshot.time).into(),
-            (&snapshot.hostname).into(),
-            tags.into(),
-        ];
+        let mut row: Vec<Cell> =
+            vec![saved.id.short().into(), local_time(snapshot.time).into(), (&snapshot.hostname).into(), tags.into()];
         if has_reasons {
             row.push(reasons.unwrap_or_default().join("\n").into());
         }
         if !compact {
             row.push(snapshot.paths.join("\n").into());
         }
-        row.push(number(snapshot.summary.as_ref().map_or_else(String::new, |summary| {
-            HumanBytes(summary.total_bytes_processed).to_string()
-        })));
+        row.push(number(
+            snapshot
+                .summary
+                .as_ref()
+                .map_or_else(String::new, |summary| HumanBytes(summary.total_bytes_processed).to_string()),
+        ));
         table.add_row(row);
     }
     render(table)

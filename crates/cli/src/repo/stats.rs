@@ -55,7 +55,9 @@ pub(crate) fn run(repo: &RepoArgs, args: &StatsArgs, output: &Output) -> Result<
 
 /// The share of data that is compressed, and the share that compression saves, in per cent.
 fn compression(stats: &Stats) -> (f64, f64) {
-    let of = |part: u64| if stats.uncompressed_bytes == 0 { 0.0 } else { 100.0 * part as f64 / stats.uncompressed_bytes as f64 };
+    let of = |part: u64| {
+        if stats.uncompressed_bytes == 0 { 0.0 } else { 100.0 * part as f64 / stats.uncompressed_bytes as f64 }
+    };
     (of(stats.compressed_from_bytes), of(stats.uncompressed_bytes.saturating_sub(stats.total_bytes)))
 }
 

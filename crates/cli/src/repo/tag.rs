@@ -41,10 +41,9 @@ pub(crate) fn run(repo: &RepoArgs, args: TagArgs, output: &Output) -> Result<u8>
     let monitor = output.monitor();
     let retagged = tag(&repository, &options, &monitor)?;
     for Retagged { old, new } in &retagged {
-        output.result(
-            &json!({"message_type": "changed", "old_snapshot_id": old, "new_snapshot_id": new}),
-            || format!("snapshot {} is now {}", old.short(), new.short()),
-        )?;
+        output.result(&json!({"message_type": "changed", "old_snapshot_id": old, "new_snapshot_id": new}), || {
+            format!("snapshot {} is now {}", old.short(), new.short())
+        })?;
     }
     let count = retagged.len();
     output.result(&json!({"message_type": "summary", "changed_snapshots": count}), || {

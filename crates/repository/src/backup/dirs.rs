@@ -56,7 +56,12 @@ impl<'a> Directories<'a> {
     }
 
     /// Begins a directory.
-    pub(super) fn begin(&self, up: Option<(&Arc<Directory>, Node)>, path: Vec<u8>, before: Option<Id>) -> Arc<Directory> {
+    pub(super) fn begin(
+        &self,
+        up: Option<(&Arc<Directory>, Node)>,
+        path: Vec<u8>,
+        before: Option<Id>,
+    ) -> Arc<Directory> {
         let up = up.map(|(above, node)| {
             let slot = above.reserve();
             (Arc::clone(above), slot, node)
@@ -66,7 +71,13 @@ impl<'a> Directories<'a> {
     }
 
     /// Tells what became of an entry, and writes every directory that this completes.
-    pub(super) fn complete(&self, directory: &Arc<Directory>, slot: u64, node: Option<Node>, encoder: &mut Encoder) -> Result<()> {
+    pub(super) fn complete(
+        &self,
+        directory: &Arc<Directory>,
+        slot: u64,
+        node: Option<Node>,
+        encoder: &mut Encoder,
+    ) -> Result<()> {
         let tree = directory.set(slot, Slot::Known(node.map(Box::new)))?;
         self.write_completed(directory, tree, encoder)
     }
@@ -77,7 +88,12 @@ impl<'a> Directories<'a> {
         self.write_completed(directory, tree, encoder)
     }
 
-    fn write_completed(&self, directory: &Arc<Directory>, tree: Option<TreeBuilder>, encoder: &mut Encoder) -> Result<()> {
+    fn write_completed(
+        &self,
+        directory: &Arc<Directory>,
+        tree: Option<TreeBuilder>,
+        encoder: &mut Encoder,
+    ) -> Result<()> {
         let mut directory = Arc::clone(directory);
         let mut completed = tree;
         while let Some(tree) = completed {

@@ -213,7 +213,8 @@ impl<'a> Files<'a> {
         let mut buffer = self.budget.buffer();
         let read = self.read_chunks(&entry, &mut *file.content, &mut buffer, &mut |number, chunk| {
             self.budget.take(chunk.len(), &self.run.failure)?;
-            let job = ChunkJob { file: Arc::clone(&large), number, chunk: std::mem::replace(chunk, self.budget.buffer()) };
+            let job =
+                ChunkJob { file: Arc::clone(&large), number, chunk: std::mem::replace(chunk, self.budget.buffer()) };
             count = number + 1;
             chunks.send(job).map_err(|_| Error::Interrupted)
         })?;

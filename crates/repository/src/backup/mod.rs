@@ -143,8 +143,17 @@ pub fn backup(
         failure: files::Failure::default(),
     };
     let tree = run.walk_and_store(parent.as_ref().map(|(_, snapshot)| snapshot.tree))?;
-    let Counts { files_new, files_changed, files_unmodified, dirs_new, dirs_changed, dirs_unmodified, files, bytes, errors } =
-        run.counts;
+    let Counts {
+        files_new,
+        files_changed,
+        files_unmodified,
+        dirs_new,
+        dirs_changed,
+        dirs_unmodified,
+        files,
+        bytes,
+        errors,
+    } = run.counts;
     let added = writer.finish()?;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let summary = SnapshotSummary {
@@ -271,7 +280,8 @@ fn find_parent(
         Parent::None => Ok(None),
         Parent::Snapshot(id) => Ok(Some((*id, repository.load_snapshot(id)?))),
         Parent::Latest => {
-            let paths: Vec<String> = source.paths().iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
+            let paths: Vec<String> =
+                source.paths().iter().map(|path| String::from_utf8_lossy(path).into_owned()).collect();
             let mut paths_sorted: Vec<&str> = paths.iter().map(String::as_str).collect();
             paths_sorted.sort_unstable();
             let mut latest: Option<(Id, Snapshot)> = None;
@@ -288,7 +298,11 @@ fn find_parent(
                 let mut its_paths: Vec<&str> = snapshot.paths.iter().map(String::as_str).collect();
                 its_paths.sort_unstable();
                 let newer = latest.as_ref().is_none_or(|(_, latest)| latest.time < snapshot.time);
-                if snapshot.hostname == options.host && its_paths == paths_sorted && snapshot.time <= Timestamp::from(options.time) && newer {
+                if snapshot.hostname == options.host
+                    && its_paths == paths_sorted
+                    && snapshot.time <= Timestamp::from(options.time)
+                    && newer
+                {
                     latest = Some((id, snapshot));
                 }
             }

@@ -83,7 +83,11 @@ impl Walk<'_> {
             NodeKind::File => self.file(level, entry, before)?,
             _ => {
                 let slot = level.directory.reserve();
-                self.count_file(before.as_ref(), before.as_ref().is_some_and(|before| same_entry(before, &entry.node)), &entry);
+                self.count_file(
+                    before.as_ref(),
+                    before.as_ref().is_some_and(|before| same_entry(before, &entry.node)),
+                    &entry,
+                );
                 self.directories.complete(&level.directory, slot, Some(entry.node), &mut self.encoder)?;
             }
         }
@@ -153,13 +157,11 @@ impl Walk<'_> {
 
     /// A tree of the parent snapshot; one that cannot be read only makes its files be read again.
     fn before(&self, tree: Option<Id>) -> Before {
-        let nodes = tree.and_then(|id| {
-            match self.run.repository.load_tree(&id) {
-                Ok(tree) => Some(tree.nodes),
-                Err(error) => {
-                    self.run.monitor.failed(format!("tree {} of the parent snapshot", id.short()), &error);
-                    None
-                }
+        let nodes = tree.and_then(|id| match self.run.repository.load_tree(&id) {
+            Ok(tree) => Some(tree.nodes),
+            Err(error) => {
+                self.run.monitor.failed(format!("tree {} of the parent snapshot", id.short()), &error);
+                None
             }
         });
         Before(nodes.unwrap_or_default().into_iter().peekable())

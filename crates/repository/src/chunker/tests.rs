@@ -1,3 +1,5 @@
+//! Every kernel against the byte-by-byte definition, and against what restic cuts.
+
 use super::*;
 use proptest::prelude::*;
 

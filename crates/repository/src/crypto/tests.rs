@@ -1,3 +1,5 @@
+//! Published vectors, and damage that must not pass.
+
 use super::*;
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! The keep rules, held against restic's own decisions.
+
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 

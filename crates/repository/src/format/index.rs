@@ -59,7 +59,13 @@ impl Encoder {
             self.text.extend_from_slice(if i > 0 { b",{\"id\":\"" } else { b"{\"id\":\"" });
             self.text.extend_from_slice(&blob.id.hex());
             // Writing to a Vec does not fail.
-            let _ = write!(self.text, "\",\"type\":\"{}\",\"offset\":{},\"length\":{}", blob.kind.noun(), blob.offset, blob.length);
+            let _ = write!(
+                self.text,
+                "\",\"type\":\"{}\",\"offset\":{},\"length\":{}",
+                blob.kind.noun(),
+                blob.offset,
+                blob.length
+            );
             if blob.raw_length > 0 {
                 let _ = write!(self.text, ",\"uncompressed_length\":{}", blob.raw_length);
             }
@@ -195,7 +201,15 @@ mod tests {
 
     #[test]
     fn damage_is_an_error() {
-        for json in ["", "{}", "[]", r#"{"packs":[}"#, r#"{"packs":[]} x"#, r#"{"packs":[{"id":"1"}]}"#, r#"{"packs":[],"packs":[]}"#] {
+        for json in [
+            "",
+            "{}",
+            "[]",
+            r#"{"packs":[}"#,
+            r#"{"packs":[]} x"#,
+            r#"{"packs":[{"id":"1"}]}"#,
+            r#"{"packs":[],"packs":[]}"#,
+        ] {
             assert!(read(json).is_err(), "{json}");
         }
     }

@@ -130,7 +130,8 @@ mod tests {
     use super::*;
 
     fn blobs() -> Vec<PackedBlob> {
-        let blob = |n: u8, kind, offset, length, raw_length| PackedBlob { id: Id([n; 32]), kind, offset, length, raw_length };
+        let blob =
+            |n: u8, kind, offset, length, raw_length| PackedBlob { id: Id([n; 32]), kind, offset, length, raw_length };
         vec![
             blob(1, BlobKind::Data, 0, 100, 0),
             blob(2, BlobKind::Data, 100, 50, 300),

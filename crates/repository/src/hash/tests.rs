@@ -1,3 +1,5 @@
+//! Every path to a hash gives the same hash.
+
 use super::*;
 use proptest::prelude::*;
 use sha2::Digest;

@@ -1,3 +1,5 @@
+//! Local directories: permissions, full and read-only file systems, leftovers of killed writers.
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::sync::Arc;

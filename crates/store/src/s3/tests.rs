@@ -1,3 +1,5 @@
+//! S3: real servers, and scripted ones for what real ones rarely do.
+
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -1,3 +1,5 @@
+//! What the schema check finds, and what it says of it.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Schedules against calendars with holes, repeats and missed runs.
+
 use super::*;
 
 fn at(text: &str) -> Timestamp {
