@@ -13,6 +13,8 @@ mod affected;
 mod finding;
 mod read_data;
 mod subset;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,0 +1,69 @@
+use std::time::Duration;
+
+use holdfast_store::MemoryStore;
+
+use super::*;
+use crate::format::snapshot::Snapshot;
+use crate::pack_writer::PackWriter;
+use crate::{InitOptions, OpenOptions};
+
+/// A snapshot of a tree with these nodes, as JSON; every file's content is one blob of 5 bytes where `BLOB` stands.
+fn findings(nodes: &str) -> Vec<Problem> {
+    let init =
+        InitOptions { kdf_target: Duration::from_millis(1), kdf_memory_bytes: 1 << 20, ..InitOptions::default() };
+    let store = Arc::new(MemoryStore::new());
+    let repository = Arc::new(Repository::init(store, "password", &init, OpenOptions::default()).unwrap());
+    let writer = PackWriter::new(&repository, repository.index().unwrap(), false).unwrap();
+    let mut encoder = writer.encoder().unwrap();
+    let (blob, _) = writer.save(&mut encoder, BlobKind::Data, b"hello").unwrap();
+    let tree = format!(r#"{{"nodes":[{}]}}"#, nodes.replace("BLOB", &blob.to_string()));
+    let (tree, _) = writer.save(&mut encoder, BlobKind::Tree, tree.as_bytes()).unwrap();
+    writer.finish().unwrap();
+    let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{tree}","paths":["/p"]}}"#);
+    assert!(Snapshot::parse(json.as_bytes()).is_ok());
+    repository.save_file(FileKind::Snapshot, json.as_bytes()).unwrap();
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    let report = check(&repository, &options, &Monitor::default()).unwrap();
+    report.findings.into_iter().map(|finding| finding.problem).collect()
+}
+
+#[track_caller]
+fn check_entry(nodes: &str, want: &str) {
+    match &findings(nodes)[..] {
+        [Problem::TreeEntry { reason, .. }] => assert!(reason.contains(want), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sane_tree_is_clean() {
+    assert_eq!(findings(r#"{"name":"a","type":"file","size":5,"content":["BLOB"]},{"name":"b","type":"symlink"}"#), []);
+}
+
+#[test]
+fn entries_that_make_no_sense_are_found() {
+    check_entry(r#"{"name":"a/b","type":"symlink"}"#, "no file can have that name");
+    check_entry(r#"{"name":"..","type":"symlink"}"#, "no file can have that name");
+    check_entry(r#"{"name":"b","type":"symlink"},{"name":"a","type":"symlink"}"#, "not sorted");
+    check_entry(r#"{"name":"a","type":"symlink"},{"name":"a","type":"symlink"}"#, "there twice");
+    check_entry(r#"{"name":"a","type":"dir"}"#, "without a tree");
+    check_entry(r#"{"name":"a","type":"file"}"#, "without a list of its content");
+    check_entry(r#"{"name":"a","type":"wormhole"}"#, "does not know");
+}
+
+#[test]
+fn what_is_missing_is_found_once() {
+    let id = "5f2c2974fdc81da639b0d3d98ff674720e9ebbb31c8d12d45fa05448d0142cf0";
+    let file = |name| format!(r#"{{"name":"{name}","type":"file","size":5,"content":["{id}","{id}"]}}"#);
+    let found = findings(&[file("a"), file("b")].join(","));
+    assert_eq!(found, [Problem::BlobMissing { kind: BlobKind::Data, id: id.parse().unwrap() }]);
+    let found = findings(&format!(r#"{{"name":"a","type":"dir","subtree":"{id}"}}"#));
+    assert_eq!(found, [Problem::BlobMissing { kind: BlobKind::Tree, id: id.parse().unwrap() }]);
+}
+
+#[test]
+fn a_file_of_another_size_than_its_content_is_a_note() {
+    let found = findings(r#"{"name":"a","type":"file","size":6,"content":["BLOB"]}"#);
+    assert!(matches!(found[..], [Problem::FileSize { size_bytes: 6, content_bytes: 5, .. }]), "{found:?}");
+    assert_eq!(found[0].severity(), Severity::Note);
+}
