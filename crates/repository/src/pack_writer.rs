@@ -108,7 +108,6 @@ struct Shared {
     failure: Mutex<Option<Error>>,
     added: Adding,
     dry_run: bool,
-    packs: Mutex<Vec<Id>>,
 }
 
 struct PendingIndex {
@@ -220,7 +219,6 @@ impl PackWriter {
             failure: Mutex::new(None),
             added: Adding::default(),
             dry_run,
-            packs: Mutex::new(Vec::new()),
         });
         let mut writer = Self { shared, uploads: Some(uploads), uploaders: Vec::new() };
         for _ in 0..count {
@@ -324,11 +322,6 @@ impl PackWriter {
         })
     }
 
-    /// The packs that were stored so far.
-    pub(crate) fn packs(&self) -> Vec<Id> {
-        lock(&self.shared.packs).clone()
-    }
-
     fn stop(&mut self) {
         drop(self.uploads.take());
         for uploader in self.uploaders.drain(..) {
@@ -401,7 +394,6 @@ impl Shared {
         }
         let pack = IndexedPack { id, blobs: std::mem::take(&mut pack.blobs) };
         self.index.add_pack(&pack);
-        lock(&self.packs).push(id);
         let mut pending = lock(&self.pending);
         pending.encoder.push(&pack.id, &pack.blobs);
         pending.packs += 1;
