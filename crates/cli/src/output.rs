@@ -183,6 +183,11 @@ impl Lines {
     }
 }
 
+/// A number of things; their word takes an s for more than one.
+pub(crate) fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The message, with what it is about in front unless it says so itself.
 fn about(item: &str, message: &str) -> String {
     if message.contains(item) { message.to_owned() } else { format!("{item}: {message}") }

@@ -3,8 +3,8 @@
 use comfy_table::{Cell, CellAlignment, Table};
 use comfy_table::{LineStyle, TableStyle};
 
-/// The room right of a column, in characters.
-const GAP: u16 = 2;
+/// The room right of a column, in characters, beside the one that stands between all columns.
+const GAP: u16 = 1;
 
 /// An empty table with that header.
 pub(crate) fn table(header: &[&str]) -> Table {

@@ -9,7 +9,7 @@ use holdfast_repository::backup::{BackupOptions, BackupReport, Parent, backup};
 use holdfast_repository::format::snapshot::{GroupBy, Snapshot, SnapshotFilter};
 use holdfast_repository::format::time::Timestamp;
 use holdfast_repository::pattern::Case;
-use holdfast_repository::snapshots::{Snapshots, select};
+use holdfast_repository::snapshots::Snapshots;
 use holdfast_repository::source::Source;
 use holdfast_repository::{Monitor, Repository};
 use holdfast_sources::{Excludes, FileTree, FileTreeOptions, Root, Stream, TagFile};
@@ -19,9 +19,10 @@ use jiff::tz::TimeZone;
 
 use super::files_from::FilesFromArgs;
 use super::open::RepoArgs;
+use super::selection::select;
 use super::{patterns, size};
 use crate::failure::{Failure, Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 /// A relative path is stored as the absolute one it stands for.
 #[derive(Debug, Args)]
@@ -292,7 +293,7 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: Duration) -> String {
     };
     format!(
         "{parent}files: {} new, {} changed, {} unmodified\nfolders: {} new, {} changed, {} unmodified\n\
-         {}added: {} ({} stored)\nprocessed {} files, {} in {}\n{outcome}",
+         {}added: {} ({} stored)\nprocessed {}, {} in {}\n{outcome}",
         summary.files_new,
         summary.files_changed,
         summary.files_unmodified,
@@ -302,7 +303,7 @@ fn text(report: &BackupReport, dry_run: bool, elapsed: Duration) -> String {
         if dry_run { "would be " } else { "" },
         HumanBytes(summary.data_added),
         HumanBytes(summary.data_added_packed),
-        summary.total_files_processed,
+        counted(summary.total_files_processed, "file"),
         HumanBytes(summary.total_bytes_processed),
         HumanDuration(elapsed),
     )

@@ -5,7 +5,7 @@ use holdfast_repository::check::{CheckOptions, CheckReport, ReadData, Severity, 
 
 use super::open::RepoArgs;
 use crate::failure::{Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
@@ -50,12 +50,15 @@ fn text(report: &CheckReport) -> String {
         lines.push(format!("… and {unlisted} more"));
     }
     lines.push(format!(
-        "checked {} snapshots, {} folders and {} packs, {} of them to the last byte",
-        report.snapshots, report.trees, report.packs, report.packs_read
+        "checked {}, {} and {}; {} to the last byte",
+        counted(report.snapshots, "snapshot"),
+        counted(report.trees, "folder"),
+        counted(report.packs, "pack"),
+        if report.packs > 0 && report.packs_read == report.packs { "all".into() } else { counted(report.packs_read, "pack") },
     ));
     lines.push(match report.errors {
         0 => "no errors were found".into(),
-        errors => format!("{errors} errors were found"),
+        errors => format!("found {}", counted(errors, "error")),
     });
     lines.join("\n")
 }

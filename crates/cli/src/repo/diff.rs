@@ -4,12 +4,12 @@ use clap::Args;
 use holdfast_repository::browse::{Change, ChangedSide, DiffReport, DiffStats, diff};
 use holdfast_repository::format::node::{Node, NodeKind};
 use holdfast_repository::format::snapshot::SnapshotFilter;
-use holdfast_repository::snapshots::select;
 use holdfast_repository::source::display_path;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::open::RepoArgs;
+use super::selection::select;
 use crate::failure::{Failure, Result};
 use crate::output::{Lines, Output};
 

@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use holdfast_repository::Error as RepositoryError;
 use holdfast_repository::browse::dump;
-use holdfast_repository::snapshots::select;
+use holdfast_repository::format::snapshot::SnapshotFilter;
+use holdfast_repository::{Error as RepositoryError, Repository};
 
 use super::open::RepoArgs;
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, select};
 use crate::failure::{Failure, Result};
 use crate::output::Output;
 
@@ -22,7 +22,8 @@ pub(crate) struct DumpArgs {
     #[arg(value_name = "ID[:FOLDER]")]
     snapshot: String,
     /// The file or folder; / for all
-    path: OsString,
+    #[arg(value_name = "PATH")]
+    item: OsString,
     /// Write to this file, not to standard output
     #[arg(short, long, value_name = "FILE")]
     target: Option<PathBuf>,
@@ -45,7 +46,7 @@ pub(crate) fn run(repo: &RepoArgs, args: &DumpArgs, output: &Output) -> Result<u
     let _lock = repo.lock_to_read(&repository, &monitor)?;
     let filter = args.selection.filter();
     let selected = select(&repository, &args.snapshot, &filter)?;
-    let path = args.path.as_bytes();
+    let path = args.item.as_bytes();
     let write = |out: &mut dyn Write| dump(&repository, &selected, path, out, &monitor);
     match &args.target {
         Some(target) => to_file(target, write)?,
@@ -86,11 +87,7 @@ fn not_there(error: RepositoryError) -> Failure {
 }
 
 /// Whether the path is a folder: only folders can be selected.
-fn is_folder(
-    repository: &holdfast_repository::Repository,
-    args: &DumpArgs,
-    filter: &holdfast_repository::format::snapshot::SnapshotFilter,
-) -> bool {
+fn is_folder(repository: &Repository, args: &DumpArgs, filter: &SnapshotFilter) -> bool {
     let separator = if args.snapshot.contains(':') { "/" } else { ":" };
-    select(repository, &format!("{}{separator}{}", args.snapshot, args.path.to_string_lossy()), filter).is_ok()
+    select(repository, &format!("{}{separator}{}", args.snapshot, args.item.to_string_lossy()), filter).is_ok()
 }

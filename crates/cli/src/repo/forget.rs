@@ -10,10 +10,10 @@ use serde::Serialize;
 
 use super::open::RepoArgs;
 use super::prune::{self, PruneLimits};
-use super::selection::filter;
+use super::selection::{filter, not_selected};
 use super::snapshots::{SnapshotJson, describe, snapshot_table};
 use crate::failure::{Failure, Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, Args)]
 pub(crate) struct ForgetArgs {
@@ -155,7 +155,8 @@ pub(crate) fn run(repo: &RepoArgs, args: ForgetArgs, output: &Output) -> Result<
         lock: repo.lock_options(),
     };
     let progress = output.progress("removing snapshots");
-    let report = forget(&repository, &options, progress.monitor())?;
+    let report = forget(&repository, &options, progress.monitor())
+        .map_err(|error| if options.snapshots.is_empty() { error.into() } else { not_selected(error) })?;
     drop(progress);
     let groups: Vec<_> = report.groups.iter().map(GroupJson::new).collect();
     let json = serde_json::json!({
@@ -179,11 +180,11 @@ fn text(report: &ForgetReport, compact: bool, dry_run: bool) -> String {
     let mut parts: Vec<String> = report.groups.iter().map(|group| group_text(group, compact)).collect();
     parts.push(match (report.removed.as_slice(), dry_run) {
         ([], _) => "no snapshots to remove".into(),
-        (ids, true) => format!("would remove {} snapshots: {}", ids.len(), short_ids(ids)),
-        (ids, false) => format!("removed {} snapshots: {}", ids.len(), short_ids(ids)),
+        (ids, true) => format!("would remove {}: {}", counted(ids.len() as u64, "snapshot"), short_ids(ids)),
+        (ids, false) => format!("removed {}: {}", counted(ids.len() as u64, "snapshot"), short_ids(ids)),
     });
     if report.failed > 0 {
-        parts.push(format!("{} snapshots could not be removed, see above", report.failed));
+        parts.push(format!("{} could not be removed, see above", counted(report.failed, "snapshot")));
     }
     parts.join("\n\n")
 }

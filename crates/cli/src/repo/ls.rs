@@ -5,12 +5,11 @@ use std::os::unix::ffi::OsStringExt;
 
 use clap::Args;
 use holdfast_repository::browse::{LsOptions, ls};
-use holdfast_repository::snapshots::select;
 use serde::Serialize;
 
 use super::node::{NodeJson, line};
 use super::open::RepoArgs;
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, select};
 use super::snapshots::{SnapshotJson, local_time};
 use crate::failure::{Failure, Result};
 use crate::output::{Lines, Output};

@@ -44,7 +44,7 @@ Storage on S3 is asked with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSIO
 what AWS_PROFILE names.";
 
 #[derive(Debug, Args)]
-#[command(after_help = EXIT_CODES)]
+#[command(after_help = EXIT_CODES, mut_subcommands = |command| command.after_help(EXIT_CODES))]
 pub(crate) struct RepoCommand {
     #[command(flatten)]
     repo: RepoArgs,

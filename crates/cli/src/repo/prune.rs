@@ -10,7 +10,7 @@ use indicatif::HumanBytes;
 use super::open::RepoArgs;
 use super::size;
 use crate::failure::{Failure, Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::table::{number, render, table};
 
 #[derive(Debug, Args)]
@@ -79,7 +79,7 @@ pub(crate) fn run_on(
     match report.failed_removals {
         0 => Ok(code::SUCCESS),
         failed => Err(Failure::with_hint(
-            format!("{failed} packs could not be removed, see above"),
+            format!("{} could not be removed, see above", counted(failed, "pack")),
             "nothing needs them any more: prune again when the cause is gone",
         )),
     }
@@ -96,12 +96,12 @@ fn text(report: &PruneReport, dry_run: bool) -> String {
     row("in no index", String::new(), report.unindexed_bytes);
     row("not needed, but staying", String::new(), report.remaining_unused_bytes());
     format!(
-        "{}\n{} {} packs, moved the needed data of {} others, kept {}\n{} {}",
+        "{}\n{} {}, moved the needed data of {}, kept {}\n{} {}",
         render(table),
         if dry_run { "would have removed" } else { "removed" },
-        report.removed_packs + report.unindexed_packs,
-        report.repacked_packs,
-        report.kept_packs,
+        counted(report.removed_packs + report.unindexed_packs, "pack"),
+        counted(report.repacked_packs, "other"),
+        counted(report.kept_packs, "pack"),
         if dry_run { "this would free" } else { "freed" },
         HumanBytes(report.freed_bytes()),
     )

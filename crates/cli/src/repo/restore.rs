@@ -7,16 +7,15 @@ use std::time::Instant;
 use clap::{Args, ValueEnum};
 use holdfast_repository::pattern::{Case, PatternList};
 use holdfast_repository::restore::{Overwrite, OwnerLookup, Owners, RestoreOptions, RestoreReport, restore};
-use holdfast_repository::snapshots::select;
 use indicatif::{HumanBytes, HumanDuration};
 use serde_json::json;
 
 use super::open::RepoArgs;
 use super::patterns;
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, select};
 use super::snapshots::local_time;
 use crate::failure::{Failure, Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, Args)]
 pub(crate) struct RestoreArgs {
@@ -188,15 +187,15 @@ fn owners_by_name() -> Owners {
 
 fn text(report: &RestoreReport, dry_run: bool) -> String {
     let mut parts = vec![format!(
-        "{} {} files ({}), {} folders",
+        "{} {} ({}), {}",
         if dry_run { "would restore" } else { "restored" },
-        report.files_restored,
+        counted(report.files_restored, "file"),
         HumanBytes(report.bytes_restored),
-        report.dirs
+        counted(report.dirs, "folder")
     )];
     for (count, what) in [
         (report.others, "links and special files"),
-        (report.files_unchanged, "files were right already"),
+        (report.files_unchanged, "right already"),
         (report.skipped, "left as they were"),
         (report.removed, if dry_run { "to be removed" } else { "removed" }),
     ] {

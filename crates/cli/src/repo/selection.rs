@@ -4,6 +4,10 @@ use std::path::Path;
 
 use clap::Args;
 use holdfast_repository::format::snapshot::{SnapshotFilter, TagList};
+use holdfast_repository::snapshots::{self, SavedSnapshot, Selected};
+use holdfast_repository::{Error as RepositoryError, Monitor, Repository};
+
+use crate::failure::{Failure, Result};
 
 /// Only snapshots that have all of this. With an id of a snapshot it means nothing.
 #[derive(Debug, Clone, Args)]
@@ -24,6 +28,32 @@ impl SelectionArgs {
     pub(crate) fn filter(&self) -> SnapshotFilter {
         filter(&self.host, &self.tag, &self.path)
     }
+}
+
+/// The snapshot that is named; see [`snapshots::select`].
+pub(crate) fn select(repository: &Repository, name: &str, filter: &SnapshotFilter) -> Result<Selected> {
+    snapshots::select(repository, name, filter).map_err(not_selected)
+}
+
+/// The snapshots that are named, or else all that fit; see [`snapshots::select_all`].
+pub(crate) fn select_all(
+    repository: &Repository,
+    names: &[String],
+    filter: &SnapshotFilter,
+    monitor: &Monitor,
+) -> Result<Vec<SavedSnapshot>> {
+    snapshots::select_all(repository, names, filter, monitor).map_err(not_selected)
+}
+
+/// A failure that may be because there is no such snapshot.
+pub(crate) fn not_selected(error: RepositoryError) -> Failure {
+    let is_missing = match &error {
+        RepositoryError::Selection(_) => true,
+        RepositoryError::Store(error) => error.kind == holdfast_store::ErrorKind::NotFound,
+        _ => false,
+    };
+    let failure = Failure::from(error);
+    if is_missing { failure.hinting("`holdfast repo snapshots` lists the snapshots there are") } else { failure }
 }
 
 /// A filter from what `--host`, `--tag` and `--path` say.

@@ -5,15 +5,15 @@ use comfy_table::Cell;
 use holdfast_repository::Id;
 use holdfast_repository::format::snapshot::{GroupBy, GroupKey};
 use holdfast_repository::format::time::Timestamp;
-use holdfast_repository::snapshots::{SavedSnapshot, group, select_all};
+use holdfast_repository::snapshots::{SavedSnapshot, group};
 use indicatif::HumanBytes;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::open::RepoArgs;
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, select_all};
 use crate::failure::Result;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::table::{number, render, table};
 
 #[derive(Debug, Args)]
@@ -74,8 +74,7 @@ fn keep_latest(saved: Vec<SavedSnapshot>, count: usize) -> Vec<SavedSnapshot> {
 
 fn listing(saved: &[SavedSnapshot], compact: bool) -> String {
     let rows = saved.iter().map(|saved| (saved, None));
-    let count = saved.len();
-    format!("{}\n{count} snapshot{}", snapshot_table(rows, compact), if count == 1 { "" } else { "s" })
+    format!("{}\n{}", snapshot_table(rows, compact), counted(saved.len() as u64, "snapshot"))
 }
 
 /// What the snapshots of a group have in common, for the line above them.

@@ -2,12 +2,11 @@
 
 use clap::{Args, ValueEnum};
 use holdfast_repository::browse::{Stats, StatsMode, stats};
-use holdfast_repository::snapshots::select_all;
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use super::open::RepoArgs;
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, select_all};
 use crate::failure::Result;
 use crate::output::Output;
 

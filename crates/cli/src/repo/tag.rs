@@ -5,9 +5,9 @@ use holdfast_repository::tag::{Retagged, TagChange, TagOptions, tag};
 use serde_json::json;
 
 use super::open::RepoArgs;
-use super::selection::SelectionArgs;
+use super::selection::{SelectionArgs, not_selected};
 use crate::failure::{Failure, Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, Args)]
 pub(crate) struct TagArgs {
@@ -39,7 +39,7 @@ pub(crate) fn run(repo: &RepoArgs, args: TagArgs, output: &Output) -> Result<u8>
     let options =
         TagOptions { snapshots: args.ids, filter: args.selection.filter(), change, lock: repo.lock_options() };
     let monitor = output.monitor();
-    let retagged = tag(&repository, &options, &monitor)?;
+    let retagged = tag(&repository, &options, &monitor).map_err(not_selected)?;
     for Retagged { old, new } in &retagged {
         output.result(&json!({"message_type": "changed", "old_snapshot_id": old, "new_snapshot_id": new}), || {
             format!("snapshot {} is now {}", old.short(), new.short())
@@ -47,7 +47,7 @@ pub(crate) fn run(repo: &RepoArgs, args: TagArgs, output: &Output) -> Result<u8>
     }
     let count = retagged.len();
     output.result(&json!({"message_type": "summary", "changed_snapshots": count}), || {
-        format!("changed {count} snapshot{}", if count == 1 { "" } else { "s" })
+        format!("changed {}", counted(count as u64, "snapshot"))
     })?;
     super::complete(&monitor)?;
     Ok(code::SUCCESS)

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::open::RepoArgs;
 use crate::failure::{Result, code};
-use crate::output::Output;
+use crate::output::{Output, counted};
 
 #[derive(Debug, Args)]
 pub(crate) struct UnlockArgs {
@@ -37,8 +37,7 @@ pub(crate) fn run(repo: &RepoArgs, args: &UnlockArgs, output: &Output) -> Result
             .collect();
         lines.push(match removed.len() {
             0 => "no lock to remove".into(),
-            1 => "removed 1 lock".into(),
-            count => format!("removed {count} locks"),
+            count => format!("removed {}", counted(count as u64, "lock")),
         });
         lines.join("\n")
     })?;
