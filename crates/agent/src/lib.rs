@@ -15,4 +15,5 @@ pub mod standalone;
 pub mod state;
 pub mod status;
 pub mod volumes;
+mod way_out;
 mod work;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use holdfast_api::manifest::Object;
 use holdfast_api::names::secret_keys;
 use holdfast_plan::PlannedRepository;
-use holdfast_repository::{InitOptions, OpenOptions, Repository};
+use holdfast_repository::{Error as RepositoryError, InitOptions, OpenOptions, Repository};
 use holdfast_store::{Access, AccessKey, Credentials, ErrorKind, Location};
 
 use crate::volumes;
@@ -49,6 +49,19 @@ pub enum OpenError {
         #[source]
         source: holdfast_store::Error,
     },
+    /// The password is not the repository's.
+    #[error("repository {id}: the key {key} of Secret {secret} does not open it, put the right password there")]
+    Password {
+        /// The repository.
+        id: String,
+        /// `namespace/name`.
+        secret: String,
+        /// The key.
+        key: String,
+        /// Why.
+        #[source]
+        source: RepositoryError,
+    },
     /// The repository cannot be opened.
     #[error("repository {id}")]
     Repository {
@@ -56,7 +69,7 @@ pub enum OpenError {
         id: String,
         /// Why.
         #[source]
-        source: holdfast_repository::Error,
+        source: RepositoryError,
     },
 }
 
@@ -79,12 +92,19 @@ pub fn open(
     let id = || planned.id.clone();
     let env = environment(planned, objects)?;
     let location = Location::from_str(&planned.location).map_err(|source| OpenError::Location { id: id(), source })?;
-    let access = access(&env);
+    let access = access(planned, &env);
     let password = env.get(secret_keys::RESTIC_PASSWORD).map(String::as_str).unwrap_or_default();
     let open = || -> Result<Repository, OpenError> {
         let store = location.open(&access).map_err(|source| OpenError::Store { id: id(), source })?;
-        Repository::open(Arc::from(store), password, options.clone())
-            .map_err(|source| OpenError::Repository { id: id(), source })
+        Repository::open(Arc::from(store), password, options.clone()).map_err(|source| match source {
+            RepositoryError::WrongPassword { .. } => OpenError::Password {
+                id: id(),
+                secret: secret_of(planned),
+                key: planned.env.get(secret_keys::RESTIC_PASSWORD).cloned().unwrap_or_default(),
+                source,
+            },
+            source => OpenError::Repository { id: id(), source },
+        })
     };
     let repository = match open() {
         Err(error) if if_missing == IfMissing::Init && error.is_missing() => {
@@ -102,7 +122,7 @@ impl OpenError {
     pub(crate) fn is_missing(&self) -> bool {
         match self {
             Self::Store { source, .. } => source.kind == ErrorKind::NotFound,
-            Self::Repository { source, .. } => matches!(source, holdfast_repository::Error::NoRepository { .. }),
+            Self::Repository { source, .. } => matches!(source, RepositoryError::NoRepository { .. }),
             _ => false,
         }
     }
@@ -110,9 +130,8 @@ impl OpenError {
 
 /// restic's variables and their values, out of the Secret.
 fn environment(planned: &PlannedRepository, objects: &[Object]) -> Result<BTreeMap<String, String>, OpenError> {
-    let namespace = planned.id.split_once('/').map_or("", |(namespace, _)| namespace);
-    let secret = || format!("{namespace}/{}", planned.secret);
-    let values = volumes::secret(objects, namespace, &planned.secret).unwrap_or_default();
+    let secret = || secret_of(planned);
+    let values = volumes::secret(objects, namespace_of(planned), &planned.secret).unwrap_or_default();
     let mut env = BTreeMap::new();
     for (variable, key) in &planned.env {
         let value = values.get(key).ok_or_else(|| OpenError::NoKey { secret: secret(), key: key.clone() })?;
@@ -124,7 +143,16 @@ fn environment(planned: &PlannedRepository, objects: &[Object]) -> Result<BTreeM
     Ok(env)
 }
 
-fn access(env: &BTreeMap<String, String>) -> Access {
+fn namespace_of(planned: &PlannedRepository) -> &str {
+    planned.id.split_once('/').map_or("", |(namespace, _)| namespace)
+}
+
+/// `namespace/name` of the Secret that opens it.
+fn secret_of(planned: &PlannedRepository) -> String {
+    format!("{}/{}", namespace_of(planned), planned.secret)
+}
+
+fn access(planned: &PlannedRepository, env: &BTreeMap<String, String>) -> Access {
     let get = |name: &str| env.get(name).filter(|value| !value.is_empty()).cloned();
     let credentials = match (get(secret_keys::AWS_ACCESS_KEY_ID), get(secret_keys::AWS_SECRET_ACCESS_KEY)) {
         (Some(id), Some(secret)) => Credentials::Key(AccessKey { id, secret, session_token: get("AWS_SESSION_TOKEN") }),
@@ -132,7 +160,7 @@ fn access(env: &BTreeMap<String, String>) -> Access {
     };
     Access {
         credentials,
-        region: get("AWS_DEFAULT_REGION"),
+        region: planned.region.clone().or_else(|| get("AWS_DEFAULT_REGION")),
         ca_pem: get(secret_keys::CA_CERT_DATA).map(String::into_bytes),
         ..Access::default()
     }

@@ -63,6 +63,8 @@ pub struct Done {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Files, links and devices left as they were, since they are not older than the snapshot's.
+    pub kept: u64,
     /// What could not be restored.
     pub errors: u64,
 }
@@ -106,6 +108,7 @@ pub fn run(
             .map_err(|source| RecoveryError::Restore { path: path.clone(), source })?;
         done.files += report.files_restored + report.files_unchanged;
         done.bytes += report.bytes_restored + report.bytes_unchanged;
+        done.kept += report.skipped;
         done.errors += report.errors;
     }
     Ok(done)

@@ -2,7 +2,10 @@
 //!
 //! One thread decides; each run has a thread of its own and reports back when it has ended. What is
 //! remembered is written before a run starts and after it has ended, so that whenever the program dies, the next
-//! one knows what was done and what was not.
+//! one knows what was done and what was not. Where it cannot be written, the program says so and goes on: a full disk of
+//! the program must not stop backups to another.
+
+mod ended;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -11,17 +14,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
-use holdfast_api::manifest::Outcome as Manifests;
 use holdfast_plan::{ObjectKey, Plan, PlannedBackup, PlannedRecovery, PlannedRepository, Settings, plan};
 use holdfast_repository::Monitor;
 use jiff::Timestamp;
 
-use crate::folder::{self, FolderError, Watch};
+use crate::folder::{self, Folder, FolderError, Watch};
 use crate::http::{Page, Server};
-use crate::journal::{self, Event, Reason};
-use crate::state::{Outcome, RepositoryState, Run, State, StateError, StateFolder};
+use crate::journal::Event;
+use crate::state::{Run, State, StateError, StateFolder};
 use crate::status::Status;
-use crate::work::{self, Ended};
+use crate::work::{self, Ended, chain};
 
 /// How often the loop looks whether it is to stop.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -81,8 +83,19 @@ pub enum Notice<'a> {
     },
     /// Nothing is to be done until then, or until something changes.
     Waiting(Option<Timestamp>),
-    /// Something that is no failure, or one that leaves everything else running.
+    /// A run was stopped before its end, and is due again at the next start.
+    Stopped {
+        /// The plan's id.
+        id: &'a str,
+        /// The object.
+        object: &'a ObjectKey,
+    },
+    /// A warning of the event log that is not the end of a run: retention or a check failed.
+    Warning(&'a Event),
+    /// Something that is no failure.
     Note(String),
+    /// Something failed that leaves everything else running.
+    Trouble(String),
 }
 
 /// How it went.
@@ -94,8 +107,12 @@ pub struct Summary {
     pub incomplete: u64,
     /// Runs that failed.
     pub failed: u64,
+    /// Retentions and checks that failed, and other trouble outside of runs.
+    pub warnings: u64,
     /// Mistakes in the manifests.
     pub errors: usize,
+    /// Whether nothing at all is protected or recovered.
+    pub nothing: bool,
     /// Whether it was told to stop.
     pub interrupted: bool,
 }
@@ -125,6 +142,7 @@ pub enum StandaloneError {
 
 enum Message {
     Changed,
+    Note(ObjectKey, String),
     Ended(Box<Ended>),
 }
 
@@ -157,16 +175,18 @@ pub fn settings(options: &Options, started: Timestamp, now: Timestamp) -> Settin
 
 /// Runs until everything due is done (`once`) or `stop` is raised.
 pub fn run(options: &Options, stop: &AtomicBool, tell: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, StandaloneError> {
-    let manifests = Arc::new(folder::read(&options.folder)?);
+    let folder = read(options)?;
     let state_folder = StateFolder::open(&options.state)?;
     let mut state = match state_folder.load() {
         Err(error @ StateError::Damaged { .. }) => {
-            tell(Notice::Note(format!("{error}")));
+            tell(Notice::Note(format!("{}; history starts afresh", chain(&error))));
             State::default()
         }
         result => result?,
     };
     state.take_back_all();
+    // Fails now rather than after the first run, if it ever will.
+    state_folder.save(&state)?;
     let page = Arc::new(Mutex::new(Page::default()));
     let server = match options.listen {
         Some(address) => Some(
@@ -174,35 +194,43 @@ pub fn run(options: &Options, stop: &AtomicBool, tell: &mut dyn FnMut(Notice<'_>
         ),
         None => None,
     };
-    if let Some(server) = &server {
-        tell(Notice::Serving(server.address()));
-    }
     let (messages, inbox) = mpsc::channel();
-    let started = Timestamp::now();
     let mut standalone = Standalone {
         options,
         state_folder,
         state,
-        manifests,
+        folder,
+        watch: None,
         page,
         messages,
-        started,
+        started: Timestamp::now(),
         running: BTreeMap::new(),
         summary: Summary::default(),
         waiting: None,
-        trouble: None,
+        unreadable: None,
+        unsaved: None,
     };
-    let _watch = if options.once { None } else { standalone.watch(tell) };
+    standalone.watch(tell);
+    if let Some(server) = &server {
+        standalone.publish(&standalone.plan());
+        tell(Notice::Serving(server.address()));
+    }
     standalone.follow(&inbox, stop, tell)?;
     drop(server);
     Ok(standalone.summary)
+}
+
+fn read(options: &Options) -> Result<Folder, FolderError> {
+    folder::read(&options.folder, &[&options.state, &options.volumes])
 }
 
 struct Standalone<'a> {
     options: &'a Options,
     state_folder: StateFolder,
     state: State,
-    manifests: Arc<Manifests>,
+    folder: Folder,
+    /// None: changes are looked for every now and then.
+    watch: Option<Watch>,
     page: Arc<Mutex<Page>>,
     messages: mpsc::Sender<Message>,
     started: Timestamp,
@@ -210,19 +238,32 @@ struct Standalone<'a> {
     summary: Summary,
     /// What was last said about waiting, so that it is not said again.
     waiting: Option<Option<Timestamp>>,
-    trouble: Option<String>,
+    /// Why the folder could not be read when it was last tried.
+    unreadable: Option<String>,
+    /// Why the state could not be saved when it was last tried.
+    unsaved: Option<String>,
 }
 
 type Tell<'t> = &'t mut dyn FnMut(Notice<'_>);
 
 impl Standalone<'_> {
-    fn watch(&self, tell: Tell<'_>) -> Option<Watch> {
-        let messages = self.messages.clone();
-        match Watch::start(&self.options.folder, move || _ = messages.send(Message::Changed)) {
-            Ok(watch) => Some(watch),
-            Err(error) => {
-                tell(Notice::Note(format!("changes of the folder are not noticed, restart after them: {error}")));
-                None
+    /// Watches what the folder consists of now, and reads it again where that has just changed.
+    fn watch(&mut self, tell: Tell<'_>) {
+        while !self.options.once && !self.watch.as_ref().is_some_and(|watch| watch.covers(&self.folder)) {
+            let messages = self.messages.clone();
+            match Watch::start(&self.folder, move || _ = messages.send(Message::Changed)) {
+                Ok(watch) => self.watch = Some(watch),
+                Err(error) => {
+                    self.watch = None;
+                    let every = PLAN_EVERY.as_secs();
+                    tell(Notice::Note(format!("changes of the folder are looked for every {every} s only: {error}")));
+                    return;
+                }
+            }
+            // What changed before it was watched.
+            match read(self.options) {
+                Ok(folder) => self.folder = folder,
+                Err(error) => return self.is_unreadable(&error, tell),
             }
         }
     }
@@ -236,9 +277,10 @@ impl Standalone<'_> {
         let mut announce = true;
         loop {
             let plan = self.plan();
-            self.note_first_seen(&plan)?;
+            self.note_first_seen(&plan, tell);
             if std::mem::take(&mut announce) {
                 self.summary.errors = plan.errors.len();
+                self.summary.nothing = plan.backups.is_empty() && plan.recoveries.is_empty();
                 tell(Notice::Planned(&plan));
             }
             self.start_due(&plan, tell)?;
@@ -256,30 +298,40 @@ impl Standalone<'_> {
             match self.wait(inbox, plan.next, stop) {
                 Woken::Stop => {
                     self.summary.interrupted = true;
-                    return self.stop_all(inbox, tell);
+                    self.stop_all(inbox, tell);
+                    return Ok(());
                 }
-                Woken::Ended(ended) => self.ended(*ended, tell)?,
-                Woken::Changed => {
+                Woken::Message(Message::Changed) => {
                     // Whatever else comes while the change settles is handled next.
                     let settled = Instant::now() + SETTLE;
                     while let Ok(message) = inbox.recv_timeout(settled.saturating_duration_since(Instant::now())) {
-                        if let Message::Ended(ended) = message {
-                            self.ended(*ended, tell)?;
-                        }
+                        self.hear(message, tell);
                     }
                     announce = self.read_again(tell);
                 }
-                Woken::Time => {}
+                Woken::Message(message) => self.hear(message, tell),
+                Woken::Late if self.unreadable.is_some() || (self.watch.is_none() && !self.options.once) => {
+                    announce = self.read_again(tell);
+                }
+                Woken::Late | Woken::Due => {}
             }
         }
     }
 
+    fn hear(&mut self, message: Message, tell: Tell<'_>) {
+        match message {
+            Message::Changed => {}
+            Message::Note(object, note) => tell(Notice::Note(format!("{object}: {note}"))),
+            Message::Ended(ended) => self.ended(*ended, tell),
+        }
+    }
+
     fn plan(&self) -> Plan {
-        plan(&self.manifests, &self.state.observed, &settings(self.options, self.started, Timestamp::now()))
+        plan(&self.folder.manifests, &self.state.observed, &settings(self.options, self.started, Timestamp::now()))
     }
 
     /// Schedules of what has never run count from when it was first seen, also over restarts.
-    fn note_first_seen(&mut self, plan: &Plan) -> Result<(), StandaloneError> {
+    fn note_first_seen(&mut self, plan: &Plan, tell: Tell<'_>) {
         let now = Timestamp::now();
         let mut news = false;
         for planned in &plan.backups {
@@ -288,24 +340,44 @@ impl Standalone<'_> {
             history.first_seen.get_or_insert(now);
         }
         if news {
-            self.state_folder.save(&self.state)?;
+            self.save(tell);
         }
-        Ok(())
     }
 
+    fn save(&mut self, tell: Tell<'_>) {
+        let unsaved = self.state_folder.save(&self.state).err().map(|error| chain(&error));
+        if self.unsaved != unsaved {
+            if let Some(error) = &unsaved {
+                self.summary.warnings += 1;
+                tell(Notice::Trouble(format!("{error}; what is done meanwhile may be done again after a restart")));
+            }
+            self.unsaved = unsaved;
+        }
+    }
+
+    /// Whether there is something new in it.
     fn read_again(&mut self, tell: Tell<'_>) -> bool {
-        match folder::read(&self.options.folder) {
-            Ok(manifests) => {
-                self.manifests = Arc::new(manifests);
-                self.trouble = None;
-                self.waiting = None;
-                true
+        match read(self.options) {
+            Ok(folder) => {
+                let news = !folder.is_same(&self.folder);
+                self.folder = folder;
+                self.unreadable = None;
+                self.watch(tell);
+                self.waiting = self.waiting.take().filter(|_| !news);
+                news
             }
             Err(error) => {
-                self.trouble = Some(format!("the folder of manifests cannot be read: {error}"));
-                tell(Notice::Unreadable(&error));
+                self.is_unreadable(&error, tell);
                 false
             }
+        }
+    }
+
+    fn is_unreadable(&mut self, error: &FolderError, tell: Tell<'_>) {
+        let text = format!("the folder of manifests cannot be read: {}", chain(error));
+        if self.unreadable.as_ref() != Some(&text) {
+            tell(Notice::Unreadable(error));
+            self.unreadable = Some(text);
         }
     }
 
@@ -353,17 +425,18 @@ impl Standalone<'_> {
                 self.state.begin_recovery(id, &planned.occasion, &repository.location, start);
             }
         }
-        self.state_folder.save(&self.state)?;
-        let errors = Arc::new(Mutex::new(Vec::new()));
-        let monitor = work::monitor(&errors);
+        self.save(tell);
+        let heard = Arc::default();
+        let (messages, noted) = (self.messages.clone(), object.clone());
+        let monitor = work::monitor(&heard, move |note| _ = messages.send(Message::Note(noted.clone(), note.to_owned())));
         tell(Notice::Started { id, object: &object, monitor: &monitor });
         let job = work::Job {
             id: id.to_owned(),
             task: task.clone(),
-            manifests: Arc::clone(&self.manifests),
+            manifests: Arc::clone(&self.folder.manifests),
             volumes: std::path::absolute(&self.options.volumes).unwrap_or_else(|_| self.options.volumes.clone()),
             monitor: monitor.clone(),
-            errors,
+            heard,
         };
         let messages = self.messages.clone();
         std::thread::Builder::new()
@@ -377,120 +450,13 @@ impl Standalone<'_> {
         Ok(())
     }
 
-    fn ended(&mut self, ended: Ended, tell: Tell<'_>) -> Result<(), StandaloneError> {
-        let Ended {
-            id,
-            outcome,
-            host,
-            snapshots,
-            files,
-            bytes,
-            bytes_added,
-            forgotten,
-            errors,
-            interrupted,
-            repository,
-            check,
-            retention_error,
-            no_snapshot,
-        } = ended;
-        let Some(Running { object, start, triggers, task, timed_out, .. }) = self.running.remove(&id) else {
-            return Ok(());
-        };
-        if interrupted && !timed_out {
-            self.state.take_back(&id);
-            self.state_folder.save(&self.state)?;
-            return Ok(());
-        }
-        let mut error = errors.join("; ");
-        if timed_out {
-            error = format!("timed out after {:#}", Timestamp::now().duration_since(start));
-        }
-        let end = Timestamp::now();
-        let run = Run { start, end, outcome, host, snapshots, files, bytes, bytes_added, forgotten, error, triggers };
-        match outcome {
-            Outcome::Succeeded => self.summary.succeeded += 1,
-            Outcome::Incomplete => self.summary.incomplete += 1,
-            Outcome::Failed => self.summary.failed += 1,
-        }
-        let (planned_repository, reason) = match (&task, outcome) {
-            (Task::Backup { planned, repository, .. }, outcome) => {
-                let first_generation = planned.object.kind == "Restic";
-                let reason = match (outcome == Outcome::Succeeded, first_generation) {
-                    (true, true) => Reason::Success,
-                    (true, false) => Reason::SuccessfulBackup,
-                    (false, true) => Reason::Failed,
-                    (false, false) => Reason::FailedBackup,
-                };
-                self.state.end_backup(&id, run.clone());
-                (repository, reason)
-            }
-            (Task::Recovery { planned, repository }, outcome) => {
-                self.state.end_recovery(&id, &planned.occasion, no_snapshot, run.clone());
-                let succeeded = outcome == Outcome::Succeeded;
-                (repository, if succeeded { Reason::SuccessfulRecovery } else { Reason::FailedRecovery })
-            }
-        };
-        let is_backup = matches!(task, Task::Backup { .. });
-        self.observe_repository(&planned_repository.id, repository, check.as_ref(), &run, is_backup);
-        self.event(&object, reason, message(&run), tell);
-        if let Some(error) = retention_error {
-            self.event(&object, Reason::FailedRetention, error, tell);
-        }
-        if let Some(check) = check {
-            let (namespace, name) = planned_repository.id.split_once('/').unwrap_or_default();
-            let object = ObjectKey::new("Repository", namespace, name);
-            let (reason, message) = match check.findings.first() {
-                None => (Reason::SuccessfulCheck, "the repository is whole".to_owned()),
-                Some(first) => (Reason::FailedCheck, format!("{} findings, the first: {first}", check.findings.len())),
-            };
-            self.event(&object, reason, message, tell);
-        }
-        self.state_folder.save(&self.state)?;
-        tell(Notice::Ended { id: &id, object: &object, run: &run, repository: &planned_repository.location });
-        Ok(())
-    }
-
-    fn observe_repository(
-        &mut self,
-        id: &str,
-        figures: Option<work::RepositoryFigures>,
-        check: Option<&work::Checked>,
-        run: &Run,
-        is_backup: bool,
-    ) {
-        let known: &mut RepositoryState = self.state.repositories.entry(id.to_owned()).or_default();
-        if let Some(work::RepositoryFigures { size_bytes, snapshot_count }) = figures {
-            known.size_bytes = size_bytes;
-            known.snapshot_count = snapshot_count;
-        }
-        if is_backup && !run.snapshots.is_empty() {
-            known.first_backup_time.get_or_insert(run.end);
-            known.last_backup_time = Some(run.end);
-            known.snapshots_removed_on_last_cleanup = run.forgotten;
-        }
-        if let Some(work::Checked { findings }) = check {
-            known.integrity = Some(findings.is_empty());
-            known.findings.clone_from(findings);
-            known.last_check = Some(run.end);
-        }
-    }
-
-    fn event(&mut self, object: &ObjectKey, reason: Reason, message: String, tell: Tell<'_>) {
-        let event = Event::new(object, self.state.next_event(object), reason, message, Timestamp::now());
-        let path = self.state_folder.path().join("events.jsonl");
-        if let Err(error) = journal::append(&path, &event) {
-            tell(Notice::Note(format!("cannot write the event log {}: {error}", path.display())));
-        }
-    }
-
     fn publish(&self, plan: &Plan) {
         let running: BTreeSet<String> = self.running.keys().cloned().collect();
         let status = Status::new(plan, &self.state, &running, Timestamp::now());
         let page = Page {
             metrics: status.metrics(&self.state),
             status: serde_json::to_string(&status).unwrap_or_default(),
-            trouble: self.trouble.clone(),
+            trouble: self.unreadable.clone().or_else(|| self.unsaved.clone()),
         };
         *self.page.lock().unwrap_or_else(PoisonError::into_inner) = page;
     }
@@ -502,14 +468,14 @@ impl Standalone<'_> {
                 return Woken::Stop;
             }
             self.stop_late_runs();
-            let due = next.is_some_and(|next| next <= Timestamp::now());
-            if due || Instant::now() >= latest {
-                return Woken::Time;
+            if Instant::now() >= latest {
+                return Woken::Late;
             }
-            match inbox.recv_timeout(LOOK_EVERY) {
-                Ok(Message::Changed) => return Woken::Changed,
-                Ok(Message::Ended(ended)) => return Woken::Ended(ended),
-                Err(_) => {}
+            if next.is_some_and(|next| next <= Timestamp::now()) {
+                return Woken::Due;
+            }
+            if let Ok(message) = inbox.recv_timeout(LOOK_EVERY) {
+                return Woken::Message(message);
             }
         }
     }
@@ -524,39 +490,36 @@ impl Standalone<'_> {
     }
 
     /// Interrupts all runs and waits for them to give back their locks.
-    fn stop_all(&mut self, inbox: &mpsc::Receiver<Message>, tell: Tell<'_>) -> Result<(), StandaloneError> {
+    fn stop_all(&mut self, inbox: &mpsc::Receiver<Message>, tell: Tell<'_>) {
         self.running.values().for_each(|running| running.monitor.interrupt());
         let end = Instant::now() + STOP_WITHIN;
         while !self.running.is_empty() {
             match inbox.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(Message::Ended(ended)) => self.ended(*ended, tell)?,
-                Ok(Message::Changed) => {}
+                Ok(message) => self.hear(message, tell),
                 Err(_) => {
-                    tell(Notice::Note(format!(
-                        "{} runs did not stop in time; they are due again at the next start",
-                        self.running.len()
+                    let names: Vec<String> = self.running.values().map(|run| run.object.to_string()).collect();
+                    self.summary.warnings += 1;
+                    tell(Notice::Trouble(format!(
+                        "did not stop within {} s: {}; due again at the next start, which removes a lock that is left",
+                        STOP_WITHIN.as_secs(),
+                        names.join(", ")
                     )));
                     break;
                 }
             }
         }
         self.state.take_back_all();
-        Ok(self.state_folder.save(&self.state)?)
+        self.save(tell);
     }
 }
 
 enum Woken {
+    /// The program is to stop.
     Stop,
-    Changed,
-    Ended(Box<Ended>),
-    Time,
-}
-
-fn message(run: &Run) -> String {
-    let done = format!("{} files, {} bytes", run.files, run.bytes);
-    match run.outcome {
-        Outcome::Succeeded => format!("{done}, snapshots {}", run.snapshots.join(", ")),
-        Outcome::Incomplete => format!("incomplete: {done}, snapshots {}: {}", run.snapshots.join(", "), run.error),
-        Outcome::Failed => run.error.clone(),
-    }
+    /// Something happened.
+    Message(Message),
+    /// Something is due.
+    Due,
+    /// Nothing happened for long.
+    Late,
 }

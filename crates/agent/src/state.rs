@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use holdfast_plan::{BackupHistory, ObjectKey, Observed, RecoveryHistory};
 use jiff::{SignedDuration, Timestamp};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
 /// How many past runs of each backup and recovery are kept.
@@ -27,18 +30,18 @@ pub enum StateError {
         source: std::io::Error,
     },
     /// What stands in the file is not a state.
-    #[error("{} is damaged; moved away, history starts afresh, backups are not affected: remove it", path.display())]
+    #[error("{} is damaged: it holds only what was done when, the backups are not affected; remove it", path.display())]
     Damaged {
-        /// The file.
+        /// The file, or where it was moved to.
         path: PathBuf,
         /// How it does not parse.
         #[source]
         source: serde_json::Error,
     },
     /// Another program works on the same folder.
-    #[error("another holdfast works on {}", path.display())]
+    #[error("another holdfast works with {}", path.display())]
     InUse {
-        /// The folder.
+        /// The folder of its state.
         path: PathBuf,
     },
 }
@@ -207,6 +210,9 @@ pub struct Run {
     /// The triggers it served.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub triggers: Vec<String>,
+    /// What is worth knowing about it, and no failure: a stale lock that was removed, a socket that was left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl Run {
@@ -261,6 +267,9 @@ pub struct RepositoryState {
     pub last_backup_time: Option<Timestamp>,
 }
 
+/// How long another holder of the state's folder is waited for: one that ends, or only looks.
+const LOCK_WITHIN: Duration = Duration::from_secs(2);
+
 /// The state's folder, held alone by this program.
 pub struct StateFolder {
     path: PathBuf,
@@ -282,12 +291,16 @@ impl StateFolder {
             .write(true)
             .open(&lock_path)
             .map_err(io("open", &lock_path))?;
-        // Given back by the kernel, however this program ends.
-        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: path.to_owned() }),
-            result => result.map_err(|error| io("lock", &lock_path)(error.into())),
-        }?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        let deadline = Instant::now() + LOCK_WITHIN;
+        loop {
+            // Given back by the kernel, however this program ends.
+            match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path: path.to_owned(), _lock: lock }),
+                Err(Errno::WOULDBLOCK) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(50)),
+                Err(Errno::WOULDBLOCK) => return Err(StateError::InUse { path: path.to_owned() }),
+                Err(error) => return Err(io("lock", &lock_path)(error.into())),
+            }
+        }
     }
 
     /// Where it is.
@@ -325,14 +338,21 @@ impl StateFolder {
     }
 }
 
-/// Reads the state of a folder that another program may be holding.
-pub fn peek(path: &Path) -> Result<State, StateError> {
-    let path = path.join("state.json");
-    match std::fs::read(&path) {
+/// Reads the state of a folder that another program may be holding; if none does, nothing runs.
+pub fn peek(folder: &Path) -> Result<State, StateError> {
+    let path = folder.join("state.json");
+    let mut state: State = match std::fs::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(State::default()),
         Err(source) => Err(StateError::Io { operation: "read", path, source }),
         Ok(json) => serde_json::from_slice(&json).map_err(|source| StateError::Damaged { path, source }),
+    }?;
+    let is_held = File::open(folder.join("lock")).is_ok_and(|lock| {
+        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
+    });
+    if !is_held {
+        state.take_back_all();
     }
+    Ok(state)
 }
 
 #[cfg(test)]
@@ -346,6 +366,20 @@ mod tests {
         assert!(matches!(StateFolder::open(folder.path()), Err(StateError::InUse { .. })));
         drop(held);
         StateFolder::open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn what_a_dead_program_was_at_does_not_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = StateFolder::open(folder.path()).unwrap();
+        let mut state = State::default();
+        state.begin_backup("Backup/demo/web/web", "/repository", Timestamp::UNIX_EPOCH);
+        held.save(&state).unwrap();
+        assert_eq!(peek(folder.path()).unwrap().running.len(), 1);
+        drop(held);
+        let state = peek(folder.path()).unwrap();
+        assert!(state.running.is_empty());
+        assert_eq!(state.observed.backups["Backup/demo/web/web"], BackupHistory::default());
     }
 
     #[test]
@@ -387,6 +421,7 @@ mod tests {
                 forgotten: 0,
                 error: String::new(),
                 triggers: vec![],
+                notes: vec![],
             });
         }
         assert_eq!((runs.count, runs.succeeded, runs.failed, runs.history.len()), (50, 25, 25, HISTORY_MAX));

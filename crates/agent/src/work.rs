@@ -6,18 +6,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holdfast_api::manifest::Outcome as Manifests;
 use holdfast_repository::check::{CheckOptions, Severity, check};
 use holdfast_repository::format::FileKind;
-use holdfast_repository::{Event, Monitor, Repository};
+use holdfast_repository::{Error as RepositoryError, Event, Monitor, Repository};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backup;
 use crate::recovery;
 use crate::standalone::Task;
 use crate::state::Outcome;
+use crate::way_out::way_out;
 
 /// A repository is checked when its last check is this old.
 const CHECK_EVERY: SignedDuration = SignedDuration::from_hours(3 * 24);
-/// How many errors of a run are remembered word by word.
-const ERRORS_MAX: usize = 10;
+/// How many errors, and how many notes, of a run are remembered word by word.
+const REMEMBERED_MAX: usize = 10;
 
 /// What a run needs.
 pub(crate) struct Job {
@@ -26,7 +27,14 @@ pub(crate) struct Job {
     pub(crate) manifests: Arc<Manifests>,
     pub(crate) volumes: PathBuf,
     pub(crate) monitor: Monitor,
-    pub(crate) errors: Arc<Mutex<Vec<String>>>,
+    pub(crate) heard: Arc<Mutex<Heard>>,
+}
+
+/// What a run's monitor told, word by word: the first few of each.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Heard {
+    errors: Vec<String>,
+    notes: Vec<String>,
 }
 
 /// How a run ended.
@@ -40,6 +48,7 @@ pub(crate) struct Ended {
     pub(crate) bytes_added: u64,
     pub(crate) forgotten: u64,
     pub(crate) errors: Vec<String>,
+    pub(crate) notes: Vec<String>,
     pub(crate) interrupted: bool,
     pub(crate) repository: Option<RepositoryFigures>,
     pub(crate) check: Option<Checked>,
@@ -53,25 +62,37 @@ pub(crate) struct RepositoryFigures {
     pub(crate) snapshot_count: u64,
 }
 
-/// What a check found.
+/// What a check found, if it could be made.
 pub(crate) struct Checked {
-    pub(crate) findings: Vec<String>,
+    pub(crate) result: Result<Vec<String>, String>,
 }
 
-/// A monitor that remembers the first errors word by word.
-pub(crate) fn monitor(errors: &Arc<Mutex<Vec<String>>>) -> Monitor {
-    let errors = Arc::clone(errors);
-    Monitor::new(
-        move |event| {
-            if let Event::Error { item, message } = event {
-                let mut errors = errors.lock().unwrap_or_else(PoisonError::into_inner);
-                if errors.len() < ERRORS_MAX {
-                    errors.push(format!("{item}: {message}"));
-                }
+/// A monitor that remembers what it is told, and passes notes on as they come.
+pub(crate) fn monitor(heard: &Arc<Mutex<Heard>>, note: impl Fn(&str) + Send + Sync + 'static) -> Monitor {
+    let heard = Arc::clone(heard);
+    let listen = move |event| match event {
+        Event::Error { item, message } => {
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if heard.errors.len() < REMEMBERED_MAX {
+                heard.errors.push(about(&item, message));
             }
-        },
-        false,
-    )
+        }
+        Event::Note { item, message } => {
+            let text = about(&item, message);
+            let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+            if heard.notes.len() < REMEMBERED_MAX && !heard.notes.contains(&text) {
+                note(&text);
+                heard.notes.push(text);
+            }
+        }
+        _ => {}
+    };
+    Monitor::new(listen, false)
+}
+
+/// The message, with what it is about in front unless it says so itself.
+fn about(item: &str, message: String) -> String {
+    if message.contains(item) { message } else { format!("{item}: {message}") }
 }
 
 impl Ended {
@@ -86,6 +107,7 @@ impl Ended {
             bytes_added: 0,
             forgotten: 0,
             errors: vec![error],
+            notes: Vec::new(),
             interrupted,
             repository: None,
             check: None,
@@ -98,64 +120,72 @@ impl Ended {
 impl Job {
     /// Does it. Whatever goes wrong is in the outcome; a panic is one more way to fail.
     pub(crate) fn run(self) -> Ended {
-        let id = self.id.clone();
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.try_run()));
-        outcome.unwrap_or_else(|_| Ended::failed(id, String::new(), "a defect in holdfast ended the run".into(), false))
+        let (id, heard) = (self.id.clone(), Arc::clone(&self.heard));
+        let ended = caught(id, || self.try_run());
+        let Heard { errors, notes } = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let notes = notes.into_iter().chain(ended.notes).collect();
+        // What was not read or written is told item by item.
+        let errors = if ended.outcome == Outcome::Incomplete { errors } else { ended.errors };
+        Ended { errors, notes, ..ended }
     }
 
     fn try_run(self) -> Ended {
-        let Self { id, task, manifests, volumes, monitor, errors } = self;
+        let Self { id, task, manifests, volumes, monitor, heard: _ } = self;
         let objects = &manifests.objects;
-        let known_errors = || errors.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let outcome = |incomplete| if incomplete { Outcome::Incomplete } else { Outcome::Succeeded };
         match task {
-            Task::Backup { planned, repository, last_check } => {
-                match backup::run(&planned, &repository, objects, &volumes, &monitor) {
-                    Err(error) => Ended::failed(id, planned.host, chain(&error), is_interrupted(&error)),
+            Task::Backup { planned, repository: at, last_check } => {
+                match backup::run(&planned, &at, objects, &volumes, &monitor) {
+                    Err(error) => {
+                        Ended::failed(id, planned.host, explained(&error, &at.location), is_interrupted(&error))
+                    }
                     Ok((repository, done)) => {
                         let sum = |figure: fn(&holdfast_repository::backup::BackupReport) -> u64| {
                             done.reports.iter().map(figure).sum()
                         };
-                        let incomplete = done.reports.iter().any(|report| report.errors > 0);
+                        let snapshots = done.reports.iter().filter_map(|report| report.snapshot);
                         Ended {
                             id,
-                            outcome: if incomplete { Outcome::Incomplete } else { Outcome::Succeeded },
+                            outcome: outcome(done.reports.iter().any(|report| report.errors > 0)),
                             host: planned.host,
-                            snapshots: done
-                                .reports
-                                .iter()
-                                .filter_map(|report| report.snapshot)
-                                .map(|id| id.short().to_string())
-                                .collect(),
+                            snapshots: snapshots.map(|id| id.short().to_string()).collect(),
                             files: sum(|report| report.summary.total_files_processed),
                             bytes: sum(|report| report.summary.total_bytes_processed),
                             bytes_added: sum(|report| report.summary.data_added_packed),
                             forgotten: done.forgotten,
-                            errors: if incomplete { known_errors() } else { Vec::new() },
+                            errors: Vec::new(),
+                            notes: Vec::new(),
                             interrupted: false,
                             repository: figures(&repository),
                             check: check_if_due(&repository, last_check, &monitor),
-                            retention_error: done.retention_error.map(|error| chain(&error)),
+                            // A program that stops leaves the rest to the next run.
+                            retention_error: done
+                                .retention_error
+                                .filter(|error| !matches!(error, RepositoryError::Interrupted))
+                                .map(|error| explained(&error, &at.location)),
                             no_snapshot: false,
                         }
                     }
                 }
             }
-            Task::Recovery { planned, repository } => {
-                match recovery::run(&planned, &repository, objects, &volumes, &monitor) {
+            Task::Recovery { planned, repository: at } => {
+                match recovery::run(&planned, &at, objects, &volumes, &monitor) {
                     Err(error) => {
-                        let no_snapshot = error.is_nothing_yet();
-                        Ended { no_snapshot, ..Ended::failed(id, String::new(), chain(&error), error.is_interrupted()) }
+                        let (no_snapshot, interrupted) = (error.is_nothing_yet(), error.is_interrupted());
+                        let error = explained(&error, &at.location);
+                        Ended { no_snapshot, ..Ended::failed(id, String::new(), error, interrupted) }
                     }
                     Ok(done) => Ended {
                         id,
-                        outcome: if done.errors > 0 { Outcome::Incomplete } else { Outcome::Succeeded },
+                        outcome: outcome(done.errors > 0),
                         host: done.host,
                         snapshots: done.snapshots,
                         files: done.files,
                         bytes: done.bytes,
                         bytes_added: 0,
                         forgotten: 0,
-                        errors: if done.errors > 0 { known_errors() } else { Vec::new() },
+                        errors: Vec::new(),
+                        notes: kept(done.kept).into_iter().collect(),
                         interrupted: false,
                         repository: None,
                         check: None,
@@ -168,8 +198,32 @@ impl Job {
     }
 }
 
+fn kept(count: u64) -> Option<String> {
+    (count > 0).then(|| {
+        format!("files left as they are, not older than in the snapshot: {count} (`overwriteNewer: true` replaces such files)")
+    })
+}
+
+/// A panic is a defect of this program, and must not keep it from its other work.
+fn caught(id: String, run: impl FnOnce() -> Ended) -> Ended {
+    let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    outcome.unwrap_or_else(|panic| {
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        let error = format!("a defect in holdfast ended the run, please report it: {}", said.unwrap_or("no message"));
+        Ended::failed(id, String::new(), error, false)
+    })
+}
+
+/// An error with all its causes and the way out, in one line.
+fn explained(error: &(dyn std::error::Error + 'static), location: &str) -> String {
+    match way_out(error, location) {
+        Some(way_out) => format!("{}; {way_out}", chain(error)),
+        None => chain(error),
+    }
+}
+
 fn is_interrupted(error: &backup::BackupError) -> bool {
-    matches!(error, backup::BackupError::Backup { source: holdfast_repository::Error::Interrupted, .. })
+    matches!(error, backup::BackupError::Backup { source: RepositoryError::Interrupted, .. })
 }
 
 fn figures(repository: &Repository) -> Option<RepositoryFigures> {
@@ -186,19 +240,16 @@ fn check_if_due(repository: &Arc<Repository>, last: Option<Timestamp>, monitor: 
         return None;
     }
     let options = CheckOptions { lock: backup::lock_options(), ..CheckOptions::default() };
-    let findings = match check(repository, &options, monitor) {
+    let result = match check(repository, &options, monitor) {
         // Stopped, not failed: it is due again after the next backup.
-        Err(holdfast_repository::Error::Interrupted) => return None,
-        Err(error) => vec![format!("the check could not be made: {}", chain(&error))],
-        Ok(report) => report
-            .findings
-            .iter()
-            .filter(|finding| finding.severity == Severity::Error)
-            .take(ERRORS_MAX)
-            .map(|finding| finding.what.clone())
-            .collect(),
+        Err(RepositoryError::Interrupted) => return None,
+        Err(error) => Err(explained(&error, &repository.location())),
+        Ok(report) => {
+            let errors = report.findings.iter().filter(|finding| finding.severity == Severity::Error);
+            Ok(errors.take(REMEMBERED_MAX).map(|finding| finding.what.clone()).collect())
+        }
     };
-    Some(Checked { findings })
+    Some(Checked { result })
 }
 
 /// An error and all its causes in one line.
@@ -215,4 +266,17 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failed_run() {
+        #[expect(clippy::panic, reason = "it is what is tested")]
+        let ended = caught("Backup/demo/web/web".to_owned(), || panic!("index 7 of {}", 3));
+        assert_eq!((ended.id.as_str(), ended.outcome), ("Backup/demo/web/web", Outcome::Failed));
+        assert_eq!(ended.errors, ["a defect in holdfast ended the run, please report it: index 7 of 3"]);
+    }
 }

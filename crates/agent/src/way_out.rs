@@ -1,0 +1,60 @@
+//! What a person can do about a run that failed.
+
+use std::error::Error;
+use std::io;
+
+use holdfast_repository::Error as RepositoryError;
+use holdfast_store::ErrorKind;
+
+/// The way out of a failure with the repository at `location`, where one is known.
+pub(crate) fn way_out(error: &(dyn Error + 'static), location: &str) -> Option<String> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        if let Some(known) = error.downcast_ref::<RepositoryError>().and_then(|error| of_repository(error, location)) {
+            return Some(known);
+        }
+        if let Some(error) = error.downcast_ref::<holdfast_store::Error>() {
+            return of_storage(error).map(str::to_owned);
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return of_file_system(error.kind()).map(str::to_owned);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn of_repository(error: &RepositoryError, location: &str) -> Option<String> {
+    match error {
+        RepositoryError::NoRepository { .. } => Some("is that the right place? the first backup makes the repository".into()),
+        RepositoryError::Locked { .. } => Some(format!(
+            "if that process is gone, `holdfast repo -r {location} unlock --remove-all` removes its lock"
+        )),
+        RepositoryError::Damaged { .. } | RepositoryError::MissingBlob { .. } => {
+            Some(format!("`holdfast repo -r {location} check --read-data` tells what is affected"))
+        }
+        // A transparent error hides itself from the chain of sources.
+        RepositoryError::Store(error) => of_storage(error).map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn of_storage(error: &holdfast_store::Error) -> Option<&'static str> {
+    match error.kind {
+        ErrorKind::Full => Some("make room, or mount it writable; what was stored so far is used by the next run"),
+        ErrorKind::PermissionDenied => Some("may this user, with the keys of the Secret, read and write there?"),
+        ErrorKind::Unavailable => Some("is the server up, and its address right?"),
+        ErrorKind::NotFound => Some("is the disk mounted, the bucket made?"),
+        _ => None,
+    }
+}
+
+fn of_file_system(kind: io::ErrorKind) -> Option<&'static str> {
+    use io::ErrorKind::{PermissionDenied, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    match kind {
+        StorageFull | QuotaExceeded => Some("make room there"),
+        ReadOnlyFilesystem => Some("mount it writable"),
+        PermissionDenied => Some("may this user read and write there?"),
+        _ => None,
+    }
+}
