@@ -66,6 +66,13 @@ impl Output {
         }
     }
 
+    /// Prints something that went wrong while the command goes on.
+    pub(crate) fn problem(&self, text: impl AsRef<str>) {
+        if !self.is_json() {
+            eprintln!("{}", text.as_ref());
+        }
+    }
+
     /// Prints what made a command fail.
     pub(crate) fn failure(&self, failure: &Failure) {
         if failure.is_silent() {

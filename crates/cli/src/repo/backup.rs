@@ -1,5 +1,7 @@
 //! `repo backup`: backs up files and folders, or the output of a command.
 
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +18,8 @@ use holdfast_sources::{Excludes, FileTree, FileTreeOptions, Root, Stream, TagFil
 use indicatif::{HumanBytes, HumanDuration};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use super::files_from::FilesFromArgs;
 use super::open::RepoArgs;
@@ -136,15 +140,16 @@ fn parse_tag_file(text: &str) -> Result<TagFile, String> {
 pub(crate) fn run(repo: &RepoArgs, args: BackupArgs, output: &Output) -> Result<u8> {
     let start = Instant::now();
     let time = args.time.unwrap_or_else(jiff::Timestamp::now);
-    let (source, excludes) = args.source(time)?;
+    let paths = args.paths()?;
     let repository = if args.stdin.stdin { repo.open_without_stdin()? } else { repo.open()? };
     let progress = output.progress("backing up");
+    let source = args.source(paths, time, progress.monitor())?;
     let defaults = BackupOptions::new();
     let mut options = BackupOptions {
         host: args.host.clone().filter(|host| !host.is_empty()).unwrap_or_else(|| defaults.host.clone()),
         tags: args.tag.iter().map(|tag| tag.trim().to_owned()).filter(|tag| !tag.is_empty()).collect(),
         time,
-        excludes,
+        excludes: if args.is_stream() { Vec::new() } else { args.excludes.exclude.clone() },
         ignore_inode: args.ignore_inode,
         ignore_ctime: args.ignore_ctime || args.ignore_inode,
         dry_run: args.dry_run,
@@ -154,7 +159,10 @@ pub(crate) fn run(repo: &RepoArgs, args: BackupArgs, output: &Output) -> Result<
         ..defaults
     };
     options.parent = args.parent(&repository, &*source, &options, progress.monitor())?;
-    let report = backup(&repository, &*source, &options, progress.monitor())?;
+    let report = backup(&repository, &*source, &options, progress.monitor()).map_err(|error| {
+        // What a source says that was interrupted is of no interest.
+        progress.monitor().check().err().unwrap_or(error)
+    })?;
     drop(progress);
     let elapsed = start.elapsed();
     output.result(&json(&report, args.dry_run, elapsed), || text(&report, args.dry_run, elapsed))?;
@@ -162,48 +170,53 @@ pub(crate) fn run(repo: &RepoArgs, args: BackupArgs, output: &Output) -> Result<
 }
 
 impl BackupArgs {
-    /// What to back up, and the patterns that the snapshot records.
-    fn source(&self, time: jiff::Timestamp) -> Result<(Box<dyn Source>, Vec<String>)> {
-        let is_stream = self.stdin.stdin || self.stdin.stdin_from_command;
-        if is_stream && !self.files_from.is_empty() {
-            return Err(Failure::with_hint(
-                "files cannot be backed up together with standard input or a command's output",
-                "make two backups",
-            ));
-        }
-        if is_stream {
-            return Ok((Box::new(self.stream(time)?), Vec::new()));
-        }
+    fn is_stream(&self) -> bool {
+        self.stdin.stdin || self.stdin.stdin_from_command
+    }
+
+    /// All paths that are named; of a stream, the command.
+    fn paths(&self) -> Result<Vec<PathBuf>> {
         let mut paths = self.paths.clone();
+        if self.is_stream() {
+            if !self.files_from.is_empty() || (self.stdin.stdin && !paths.is_empty()) {
+                return Err(Failure::with_hint(
+                    "files cannot be backed up together with standard input or a command's output",
+                    "make two backups",
+                ));
+            }
+            if self.stdin.stdin_from_command && paths.is_empty() {
+                return Err(Failure::with_hint("no command given", "write it after --stdin-from-command --"));
+            }
+            return Ok(paths);
+        }
         paths.extend(self.files_from.paths()?);
         if paths.is_empty() {
             return Err(Failure::with_hint("nothing to back up", "name the files and folders to back up"));
+        }
+        Ok(paths)
+    }
+
+    fn source(&self, paths: Vec<PathBuf>, time: jiff::Timestamp, monitor: &Monitor) -> Result<Box<dyn Source>> {
+        if self.is_stream() {
+            return Ok(Box::new(self.stream(&paths, time, monitor)?));
         }
         let roots = paths.iter().map(|path| root(path)).collect::<Result<_>>()?;
         let excludes = self.excludes.excludes()?;
         let tree = FileTree::new(FileTreeOptions { roots, excludes, with_atime: self.with_atime })
             .map_err(|error| Failure::new(error).hinting("are the paths right?"))?;
-        Ok((Box::new(tree), self.excludes.exclude.clone()))
+        Ok(Box::new(tree))
     }
 
-    fn stream(&self, time: jiff::Timestamp) -> Result<Stream> {
-        use std::os::unix::ffi::OsStrExt;
+    fn stream(&self, command: &[PathBuf], time: jiff::Timestamp, monitor: &Monitor) -> Result<Stream> {
         let name = Path::new("/").join(&self.stdin.stdin_filename);
         let path = name.as_os_str().as_bytes();
-        let stream = if self.stdin.stdin_from_command {
-            let Some((program, args)) = self.paths.split_first() else {
-                return Err(Failure::with_hint("no command given", "write it after --stdin-from-command --"));
-            };
-            let mut command = std::process::Command::new(program);
-            command.args(args);
-            Stream::command(path, time, command)
-        } else if self.paths.is_empty() {
-            Stream::reader(path, time, std::io::stdin())
-        } else {
-            return Err(Failure::with_hint(
-                "standard input cannot be backed up together with files",
-                "make two backups",
-            ));
+        let stream = match command.split_first() {
+            Some((program, args)) => {
+                let mut command = std::process::Command::new(program);
+                command.args(args);
+                Stream::command(path, time, command)
+            }
+            None => Stream::reader(path, time, Stdin { monitor: monitor.clone() }),
         };
         stream.map_err(|error| Failure::new(error).hinting("--stdin-filename takes a plain path"))
     }
@@ -236,6 +249,26 @@ impl BackupArgs {
                 && self.group_by.key(&saved.snapshot) == own_key(&saved.snapshot)
         });
         Ok(latest.map_or(Parent::None, |saved| Parent::Snapshot(saved.id)))
+    }
+}
+
+/// Standard input; waiting for it ends when the backup is interrupted.
+struct Stdin {
+    monitor: Monitor,
+}
+
+impl Read for Stdin {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let stdin = io::stdin();
+        let step = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+        loop {
+            self.monitor.check().map_err(io::Error::other)?;
+            match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&step)) {
+                Ok(0) | Err(Errno::INTR) => {}
+                Ok(_) => return Ok(rustix::io::read(&stdin, buffer)?),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 }
 

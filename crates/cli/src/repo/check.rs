@@ -54,7 +54,11 @@ fn text(report: &CheckReport) -> String {
         counted(report.snapshots, "snapshot"),
         counted(report.trees, "folder"),
         counted(report.packs, "pack"),
-        if report.packs > 0 && report.packs_read == report.packs { "all".into() } else { counted(report.packs_read, "pack") },
+        if report.packs > 0 && report.packs_read == report.packs {
+            "all".into()
+        } else {
+            counted(report.packs_read, "pack")
+        },
     ));
     lines.push(match report.errors {
         0 => "no errors were found".into(),

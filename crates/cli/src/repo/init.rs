@@ -26,7 +26,13 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "FILE", env = "RESTIC_FROM_PASSWORD_FILE")]
     from_password_file: Option<PathBuf>,
     /// A command that prints its password [else: RESTIC_FROM_PASSWORD]
-    #[arg(long, value_name = "COMMAND", env = "RESTIC_FROM_PASSWORD_COMMAND", conflicts_with = "from_password_file")]
+    #[arg(
+        long,
+        value_name = "COMMAND",
+        env = "RESTIC_FROM_PASSWORD_COMMAND",
+        hide_env_values = true,
+        conflicts_with = "from_password_file"
+    )]
     from_password_command: Option<String>,
 }
 

@@ -118,8 +118,8 @@ fn prompt(text: &str) -> Result<String> {
     let before = tcgetattr(&stdin).map_err(std::io::Error::from)?;
     let mut silent = before.clone();
     silent.local_modes.remove(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG);
-    eprint(text);
     tcsetattr(&stdin, OptionalActions::Flush, &silent).map_err(std::io::Error::from)?;
+    eprint(text);
     let line = read_keys(stdin.lock());
     let restored = tcsetattr(&stdin, OptionalActions::Now, &before);
     eprint("\n");

@@ -52,12 +52,24 @@ pub(crate) fn run(repo: &RepoArgs, args: &StatsArgs, output: &Output) -> Result<
     super::complete(&monitor)
 }
 
-/// The share of data that is compressed, and the share that compression saves, in per cent.
-fn compression(stats: &Stats) -> (f64, f64) {
-    let of = |part: u64| {
-        if stats.uncompressed_bytes == 0 { 0.0 } else { 100.0 * part as f64 / stats.uncompressed_bytes as f64 }
-    };
-    (of(stats.compressed_from_bytes), of(stats.uncompressed_bytes.saturating_sub(stats.total_bytes)))
+/// What compression did.
+struct Compression {
+    /// How many times smaller it made what is compressed.
+    ratio: f64,
+    /// The share of all data that is compressed, in per cent.
+    progress: f64,
+    /// The share of all data that it saves, in per cent.
+    saving: f64,
+}
+
+fn compression(stats: &Stats) -> Compression {
+    let quotient = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let saved = stats.uncompressed_bytes.saturating_sub(stats.total_bytes);
+    Compression {
+        ratio: quotient(stats.compressed_from_bytes, stats.compressed_from_bytes.saturating_sub(saved)),
+        progress: 100.0 * quotient(stats.compressed_from_bytes, stats.uncompressed_bytes),
+        saving: 100.0 * quotient(saved, stats.uncompressed_bytes),
+    }
 }
 
 /// With restic's names.
@@ -70,10 +82,10 @@ fn json(stats: &Stats, mode: Mode) -> Value {
             json["total_blob_count"] = stats.blobs.into();
         }
         Mode::RawData => {
-            let (progress, saving) = compression(stats);
+            let Compression { ratio, progress, saving } = compression(stats);
             json["total_blob_count"] = stats.blobs.into();
             json["total_uncompressed_size"] = stats.uncompressed_bytes.into();
-            json["compression_ratio"] = stats.compression_ratio().into();
+            json["compression_ratio"] = ratio.into();
             json["compression_progress"] = progress.into();
             json["compression_space_saving"] = saving.into();
         }
@@ -91,11 +103,10 @@ fn text(stats: &Stats, mode: Mode) -> String {
     }
     lines.push(format!("size:         {}", HumanBytes(stats.total_bytes)));
     if matches!(mode, Mode::RawData) {
-        let (progress, saving) = compression(stats);
+        let Compression { ratio, progress, saving } = compression(stats);
         lines.push(format!("uncompressed: {}", HumanBytes(stats.uncompressed_bytes)));
         lines.push(format!(
-            "compression:  {:.2}x, {saving:.1} % saved, {progress:.1} % of the data is compressed",
-            stats.compression_ratio()
+            "compression:  {ratio:.2}x where it is compressed, which is {progress:.1} %; {saving:.1} % saved of all"
         ));
     }
     lines.join("\n")

@@ -1,0 +1,99 @@
+//! What one program backs up, the other restores; in both formats, both ways.
+
+use crate::bench::{Bench, assert_same, below, noise};
+
+#[track_caller]
+fn check_ours(version: &str) {
+    let bench = Bench::bare();
+    bench.holdfast(&["init", "--repository-version", version]).succeeded();
+    let target = bench.dir.path().join("restored");
+    bench.holdfast(&["backup", bench.data().to_str().unwrap()]).succeeded();
+    bench.assert_clean();
+    bench.restic(&["restore", "latest", "--target", target.to_str().unwrap()]).succeeded();
+    assert_same(&bench.data(), &below(&target, &bench.data()));
+}
+
+#[test]
+fn restic_restores_what_holdfast_backed_up() {
+    check_ours("2");
+}
+
+#[test]
+fn restic_restores_what_holdfast_backed_up_in_format_1() {
+    check_ours("1");
+}
+
+/// restic's repository is listed, checked, restored, extended, tidied up; and is still restic's.
+#[track_caller]
+fn check_theirs(version: &str) {
+    let bench = Bench::bare();
+    bench.restic(&["init", "--repository-version", version]).succeeded();
+    let first = bench.restic_backup(&["--tag", "theirs"]);
+    let listed = bench.holdfast(&["snapshots", "--json"]).succeeded().json();
+    assert_eq!(listed[0]["id"], *first);
+    assert_eq!(listed[0]["tags"][0], "theirs");
+    bench.holdfast(&["check", "--read-data"]).succeeded();
+    let target = bench.dir.path().join("restored");
+    bench.holdfast(&["restore", "latest", "--target", target.to_str().unwrap(), "--verify"]).succeeded();
+    assert_same(&bench.data(), &below(&target, &bench.data()));
+
+    std::fs::write(bench.data().join("more"), noise(2, 100_000)).unwrap();
+    let report = bench.holdfast(&["backup", "--json", bench.data().to_str().unwrap()]).succeeded().json();
+    assert_eq!((&report["parent"], &report["files_new"]), (&first.into(), &1.into()), "{report}");
+    assert_eq!(report["files_changed"], 0, "{report}");
+    bench.assert_clean();
+
+    let report = bench.holdfast(&["forget", "--keep-last", "1", "--prune", "--max-unused", "0", "--json"]).succeeded();
+    assert_eq!(report.json_lines()[0]["removed"].as_array().unwrap().len(), 1);
+    bench.assert_clean();
+    let target = bench.dir.path().join("restored again");
+    bench.restic(&["restore", "latest", "--target", target.to_str().unwrap()]).succeeded();
+    assert_same(&bench.data(), &below(&target, &bench.data()));
+}
+
+#[test]
+fn holdfast_works_on_restics_repository() {
+    check_theirs("2");
+}
+
+#[test]
+fn holdfast_works_on_restics_repository_of_format_1() {
+    check_theirs("1");
+}
+
+#[test]
+fn the_same_folder_is_the_same_tree_and_is_stored_once() {
+    let bench = Bench::new(2);
+    let theirs = bench.restic_backup(&[]);
+    let ours = bench.holdfast(&["backup", "--json", "--force", bench.data().to_str().unwrap()]).succeeded().json();
+    assert_eq!(ours["data_blobs"], 0, "{ours}");
+    assert_eq!(bench.tree(&theirs), bench.tree(ours["snapshot_id"].as_str().unwrap()));
+}
+
+#[test]
+fn a_restore_is_a_part_or_a_dry_run_or_removes_what_is_too_much() {
+    let bench = Bench::new(2);
+    let id = bench.backup(&[]);
+    let target = bench.dir.path().join("restored");
+    let target_text = target.to_str().unwrap();
+    let folder = format!("{id}:{}", bench.data().join("folder").display());
+
+    bench.holdfast(&["restore", &folder, "--target", target_text, "--dry-run"]).succeeded();
+    assert!(!target.exists());
+    bench.holdfast(&["restore", &folder, "--target", target_text]).succeeded();
+    assert_same(&bench.data().join("folder"), &target);
+
+    std::fs::write(target.join("too much"), "").unwrap();
+    std::fs::write(target.join("text"), "mine").unwrap();
+    bench.holdfast(&["restore", &folder, "--target", target_text, "--overwrite", "never"]).succeeded();
+    assert_eq!(std::fs::read(target.join("text")).unwrap(), b"mine");
+    bench.holdfast(&["restore", &folder, "--target", target_text, "--delete"]).succeeded();
+    assert_same(&bench.data().join("folder"), &target);
+
+    let part = bench.dir.path().join("part");
+    bench.holdfast(&["restore", &id, "--target", part.to_str().unwrap(), "--iinclude", "TEX?"]).succeeded();
+    let data = below(&part, &bench.data());
+    assert!(data.join("folder/text").exists() && !data.join("large").exists() && !data.join("folder/deep").exists());
+
+    bench.holdfast(&["restore", "latest:/nowhere", "--target", target_text]).ended(1).said(&["nowhere", "hint:"]);
+}
