@@ -420,6 +420,24 @@ fn an_interrupted_restore_goes_on() {
     assert_same(&bench.data(), into.target());
 }
 
+#[test]
+fn no_policy_keeps_what_a_killed_restore_left_half_written() {
+    for overwrite in [Overwrite::IfNewer, Overwrite::Never] {
+        let bench = filled(2);
+        let mut restore = Restore::new(&bench);
+        restore.succeed();
+        let file = restore.target().join("big");
+        let whole = fs::read(&file).unwrap();
+        // As a kill in the middle leaves it: a part of the content, new times, the permissions of a file under way.
+        fs::write(&file, &whole[..whole.len() / 2]).unwrap();
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o1600)).unwrap();
+        restore.options.overwrite = overwrite;
+        restore.succeed();
+        assert_eq!(fs::read(&file).unwrap(), whole, "{overwrite:?}");
+        assert_same(&bench.data(), restore.target());
+    }
+}
+
 /// A small tmpfs in a mount namespace is a full disk: the test starts itself anew in one.
 #[test]
 fn a_full_disk_ends_the_restore_with_its_reason() {

@@ -145,8 +145,8 @@ impl Walk<'_> {
         };
         if entry.node.kind == NodeKind::File {
             Counters::add(counter, 1);
+            Counters::add(&counts.files, 1);
         }
-        Counters::add(&counts.files, 1);
         if unchanged || entry.node.kind != NodeKind::File {
             Counters::add(&counts.bytes, entry.node.size);
             Counters::add(&self.run.monitor.counters().files, 1);

@@ -25,7 +25,13 @@ pub(super) struct Existing {
     pub(super) size: u64,
     pub(super) mtime: Timestamp,
     pub(super) links: u64,
+    /// A restore was cut off while it wrote this file.
+    pub(super) is_unfinished: bool,
 }
+
+/// The permissions of a file while it is being written: the sticky bit means nothing on a file and nobody sets it, so
+/// that a file of a restore that was killed is known by it, though its times are new.
+pub(super) const UNFINISHED: u32 = 0o1600;
 
 /// What to do with an entry that is no directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub(super) fn decide(node: &Node, existing: Option<&Existing>, overwrite: Overwr
     let Some(existing) = existing else { return Action::Create };
     let are_files = node.kind == NodeKind::File && existing.kind == NodeKind::File;
     match overwrite {
+        // No policy keeps what nobody made: it is neither the snapshot's file nor the user's.
+        _ if are_files && existing.is_unfinished && existing.links == 1 => Action::Rewrite,
         Overwrite::Never => Action::Skip,
         Overwrite::IfNewer if node.mtime <= existing.mtime => Action::Skip,
         Overwrite::IfChanged if are_files && existing.size == node.size && existing.mtime == node.mtime => {
@@ -85,7 +93,7 @@ mod tests {
     }
 
     fn existing(kind: NodeKind, mtime: i64) -> Existing {
-        Existing { kind, size: 5, mtime: Timestamp::from_unix(mtime, 0), links: 1 }
+        Existing { kind, size: 5, mtime: Timestamp::from_unix(mtime, 0), links: 1, is_unfinished: false }
     }
 
     #[test]
@@ -105,6 +113,8 @@ mod tests {
         check(&node(File, 10), Some(other_size), [Rewrite, Rewrite, Skip, Skip]);
         let linked = Existing { links: 2, ..existing(File, 9) };
         check(&node(File, 10), Some(linked), [Replace, Replace, Replace, Skip]);
+        let unfinished = Existing { is_unfinished: true, ..existing(File, 11) };
+        check(&node(File, 10), Some(unfinished), [Rewrite; 4]);
         check(&node(File, 10), Some(existing(Symlink, 9)), [Replace, Replace, Replace, Skip]);
         check(&node(File, 10), Some(existing(Dir, 9)), [Replace, Replace, Replace, Skip]);
         check(&node(Symlink, 10), Some(existing(Symlink, 10)), [Replace, Replace, Skip, Skip]);

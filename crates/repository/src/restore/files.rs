@@ -10,6 +10,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{FallocateFlags, FileType, Mode, OFlags, fallocate, fstat, ftruncate, openat};
 use rustix::io::Errno;
 
+use super::decide::UNFINISHED;
 use super::directory::Directory;
 use super::metadata::Metadata;
 use super::{Run, add};
@@ -115,7 +116,7 @@ impl FileJob {
     /// Opens the file, which must be the same one every time.
     fn open_as(&self, flags: OFlags, opened: &mut Opened) -> io::Result<OwnedFd> {
         let directory = self.directory.fd()?;
-        let mode = Mode::RUSR | Mode::WUSR;
+        let mode = Mode::from_raw_mode(UNFINISHED);
         let fd = match openat(&*directory, &*self.name, FLAGS | flags, mode) {
             // A file of ours that we made unreadable or read-only; it gets its permissions in the end.
             Err(Errno::ACCESS) if !self.is_new => {
@@ -130,6 +131,10 @@ impl FileJob {
         let is_file = FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile;
         if !is_file || *opened.identity.get_or_insert(identity) != identity {
             return Err(io::Error::other("the file was replaced by another one during the restore"));
+        }
+        if flags.contains(OFlags::RDWR) && stat.st_mode & 0o7777 != UNFINISHED {
+            // Best effort: who may write into a file need not own it.
+            let _ = rustix::fs::fchmod(&fd, mode);
         }
         Ok(fd)
     }

@@ -9,7 +9,7 @@ use rustix::fd::AsFd;
 use rustix::fs::{AtFlags, FileType, Mode, mkdirat, mknodat, statat, symlinkat};
 use rustix::io::Errno;
 
-use super::decide::{Action, Existing, Overwrite, decide, select};
+use super::decide::{Action, Existing, Overwrite, UNFINISHED, decide, select};
 use super::directory::Directory;
 use super::files::{Batch, FileJob};
 use super::metadata::Metadata;
@@ -449,5 +449,6 @@ fn existing(stat: &rustix::fs::Stat) -> Existing {
         size: u64::try_from(stat.st_size).unwrap_or(0),
         mtime: Timestamp::from_unix(stat.st_mtime as i64, u32::try_from(stat.st_mtime_nsec).unwrap_or(0)),
         links: u64::from(stat.st_nlink),
+        is_unfinished: kind == NodeKind::File && stat.st_mode & 0o7777 == UNFINISHED,
     }
 }

@@ -112,6 +112,11 @@ impl Bench {
 }
 
 pub fn restic(repository: &Path, args: &[&str]) -> Output {
+    command(repository).args(args).output().expect("restic starts")
+}
+
+/// restic on a repository, with its password.
+pub fn command(repository: &Path) -> Command {
     let cache = || std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
     let home = || Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache/holdfast");
     let binary = std::env::var_os("HOLDFAST_RESTIC").map(PathBuf::from);
@@ -119,8 +124,8 @@ pub fn restic(repository: &Path, args: &[&str]) -> Output {
     assert!(binary.is_file(), "{} is missing: run `cargo xtask tools`", binary.display());
     let mut command = Command::new(binary);
     command.env_remove("RESTIC_HOST").env("TZ", "UTC").env("RESTIC_PASSWORD", PASSWORD);
-    command.arg("--no-cache").arg("-r").arg(repository).args(args);
-    command.output().expect("restic starts")
+    command.arg("--no-cache").arg("-r").arg(repository);
+    command
 }
 
 #[track_caller]
