@@ -50,15 +50,15 @@ fn text(report: &CheckReport) -> String {
         lines.push(format!("… and {unlisted} more"));
     }
     lines.push(format!(
-        "checked {}, {} and {}; {} to the last byte",
+        "checked {}, {} and {}; {}",
         counted(report.snapshots, "snapshot"),
         counted(report.trees, "folder"),
         counted(report.packs, "pack"),
-        if report.packs > 0 && report.packs_read == report.packs {
-            "all".into()
-        } else {
-            counted(report.packs_read, "pack")
-        },
+        match report.packs_read {
+            0 if report.packs > 0 => "their data was not read, which --read-data does".into(),
+            read if read == report.packs => "read all data".into(),
+            read => format!("read the data of {}", counted(read, "pack")),
+        }
     ));
     lines.push(match report.errors {
         0 => "no errors were found".into(),

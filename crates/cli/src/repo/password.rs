@@ -1,6 +1,6 @@
 //! Where passwords come from: files, commands, variables, a terminal, standard input; in restic's order.
 
-use std::io::{BufRead, IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -132,7 +132,7 @@ fn eprint(text: &str) {
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
-fn read_keys(keys: impl Read) -> Result<String> {
+fn read_keys(keys: impl BufRead) -> Result<String> {
     let mut line = Vec::new();
     for key in keys.bytes() {
         match key? {

@@ -73,6 +73,9 @@ fn keep_latest(saved: Vec<SavedSnapshot>, count: usize) -> Vec<SavedSnapshot> {
 }
 
 fn listing(saved: &[SavedSnapshot], compact: bool) -> String {
+    if saved.is_empty() {
+        return "no snapshots".into();
+    }
     let rows = saved.iter().map(|saved| (saved, None));
     format!("{}\n{}", snapshot_table(rows, compact), counted(saved.len() as u64, "snapshot"))
 }

@@ -58,11 +58,7 @@ impl Bench {
     }
 
     pub fn restic_command(&self, args: &[&str]) -> Command {
-        let binary = std::env::var_os("HOLDFAST_RESTIC").map(PathBuf::from).unwrap_or_else(|| {
-            let home = || Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache/holdfast");
-            std::env::var_os("HOLDFAST_CACHE").map_or_else(home, PathBuf::from).join("bin/restic")
-        });
-        assert!(binary.is_file(), "{} is missing, run: cargo xtask tools", binary.display());
+        let binary = std::env::var_os("HOLDFAST_RESTIC").map(PathBuf::from).unwrap_or_else(|| tool("restic"));
         let mut command = Command::new(binary);
         self.set_up(&mut command);
         command.arg("--no-cache").args(args);
@@ -139,6 +135,14 @@ impl Bench {
         });
         child
     }
+}
+
+/// A program that the tests need beside the one under test.
+pub fn tool(name: &str) -> PathBuf {
+    let home = || Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache/holdfast");
+    let binary = std::env::var_os("HOLDFAST_CACHE").map_or_else(home, PathBuf::from).join("bin").join(name);
+    assert!(binary.is_file(), "{} is missing, run: cargo xtask tools", binary.display());
+    binary
 }
 
 /// Makes a repository whose password check takes no time.

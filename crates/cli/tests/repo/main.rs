@@ -1,4 +1,5 @@
 //! `holdfast repo …` as a person uses it, held against the stock restic binary.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "this is a test")]
 
 mod answers;
 mod bench;
@@ -7,4 +8,5 @@ mod exit_codes;
 mod locks;
 mod passwords;
 mod round_trip;
+mod s3;
 mod selection;
