@@ -44,7 +44,8 @@ const LAYERS: &[Layer] = &[
         uses: &["holdfast-store"],
         never: &["kube", "k8s-openapi", "clap", "tokio", "object_store", "indicatif"],
     },
-    Layer { name: "holdfast-sources", uses: &["holdfast-repository"], never: &KUBERNETES },
+    // The store only in tests: they back up real files, and a repository has to be somewhere.
+    Layer { name: "holdfast-sources", uses: &["holdfast-repository", "holdfast-store"], never: &KUBERNETES },
     Layer {
         name: "holdfast-agent",
         uses: &["holdfast-api", "holdfast-plan", "holdfast-store", "holdfast-repository", "holdfast-sources"],
