@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use holdfast_agent::folder::{self, FolderError};
 use holdfast_agent::standalone::{Options, settings};
-use holdfast_agent::state::State;
-use holdfast_agent::{folder, state};
+use holdfast_agent::state::{self, State};
 use holdfast_plan::{Plan, plan};
 use jiff::Timestamp;
 
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 
 /// A folder of manifests.
 #[derive(Debug, Args)]
@@ -55,9 +55,14 @@ impl FolderArgs {
     /// Reads the folder and what is remembered of it, and plans.
     pub(crate) fn plan(&self) -> Result<(Plan, State)> {
         let options = self.options();
-        let manifests = folder::read(&options.folder).map_err(anyhow::Error::from)?;
+        let folder = folder::read(&options.folder, &[&options.state, &options.volumes]).map_err(unreadable)?;
         let state = state::peek(&options.state).map_err(anyhow::Error::from)?;
         let now = Timestamp::now();
-        Ok((plan(&manifests, &state.observed, &settings(&options, now, now)), state))
+        Ok((plan(&folder.manifests, &state.observed, &settings(&options, now, now)), state))
     }
+}
+
+/// A folder of manifests that cannot be read.
+pub(crate) fn unreadable(error: FolderError) -> Failure {
+    Failure::new(error).hinting("give the folder that holds the manifests; `holdfast protect` writes one")
 }

@@ -36,36 +36,73 @@ pub(crate) struct ProtectArgs {
 
 pub(crate) fn run(args: &ProtectArgs, output: &Output) -> Result<u8> {
     let ProtectArgs { paths, to, every, keep_last, dir, name } = args;
-    let paths = paths.iter().map(|path| folder_to_protect(path)).collect::<Result<Vec<_>>>()?;
+    let paths = outermost(paths.iter().map(|path| folder_to_protect(path)).collect::<Result<Vec<_>>>()?);
     let schedule = schedule(every)?;
     let name = match name {
         Some(name) if object_name(name) != *name => {
-            return Err(Failure::with_hint(
-                format!("{name:?} is no name of an object"),
-                format!("use small letters, digits and '-', as in {:?}", object_name(name)),
-            ));
+            let hint = format!("use small letters, digits and '-', as in {:?}", object_name(name));
+            return Err(Failure::with_hint(format!("{name:?} is no name of an object"), hint));
         }
         Some(name) => name.clone(),
         None => object_name(&paths.first().and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy()),
     };
-    let backend = backend(to, &name)?;
-    fs::create_dir_all(dir)?;
     let (secret_path, manifest_path) = (dir.join(format!("{name}-secret.yaml")), dir.join(format!("{name}.yaml")));
+    if manifest_path.exists() {
+        return Err(exists(&manifest_path));
+    }
+    let (backend, is_there) = backend(to, &name, &paths)?;
+    if is_there && !secret_path.exists() {
+        let message = format!("{to} holds a repository already, and its password is not in {}", secret_path.display());
+        return Err(Failure::with_hint(message, "choose another place for a new one, or write the manifests by hand"));
+    }
+    fs::create_dir_all(dir).map_err(|error| cannot_write(dir, &error))?;
     let has_s3 = backend.get("s3").is_some();
     let new_password = write_secret(&secret_path, &name, has_s3)?;
-    let manifest = manifest(&name, &paths, &backend, &schedule, *keep_last);
+    let exclude = own_folder(dir, &paths)?;
+    let manifest = manifest(&name, &paths, &exclude, &backend, &schedule, *keep_last)?;
     write_new(&manifest_path, manifest.as_bytes(), 0o644)?;
-    let json = json!({"manifest": manifest_path, "secret": secret_path, "newPassword": new_password});
+    let json = json!({"manifest": manifest_path, "secret": secret_path, "newPassword": new_password, "exclude": exclude});
     output.result(&json, || {
-        let password = if new_password {
-            format!("The password of the repository is in {}: keep a copy of it elsewhere, without it the backups cannot be read.\n", secret_path.display())
-        } else {
-            format!("The password in {} stays as it was.\n", secret_path.display())
-        };
-        let keys = if has_s3 { format!("Put the keys of the S3 server into {}.\n", secret_path.display()) } else { String::new() };
-        format!("wrote {}\n\n{password}{keys}\nTo see what it does: holdfast plan {dir}\nTo start it:         holdfast standalone {dir}", manifest_path.display(), dir = dir.display())
+        let (dir, secret) = (dir.display(), secret_path.display());
+        let mut lines = vec![format!("wrote {}", manifest_path.display()), String::new()];
+        lines.push(match new_password {
+            true => format!(
+                "The password of the repository is in {secret}: keep a copy of it elsewhere, without it the backups cannot be read."
+            ),
+            false => format!("The password in {secret} stays as it was."),
+        });
+        lines.extend(has_s3.then(|| format!("Put the keys of the S3 server into {secret}.")));
+        lines.extend((!exclude.is_empty()).then(|| format!("{dir} itself is left out of the backup.")));
+        lines.push(String::new());
+        lines.push(format!("To see what it does: holdfast plan {dir}"));
+        lines.push(format!("To start it:         holdfast standalone {dir}"));
+        lines.join("\n")
     })?;
     Ok(code::SUCCESS)
+}
+
+/// Without those that lie in others of them.
+fn outermost(mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+    let mut seen = std::collections::BTreeSet::new();
+    paths.retain(|path| seen.insert(path.clone()));
+    let all = paths.clone();
+    paths.retain(|path| !all.iter().any(|other| path != other && path.starts_with(other)));
+    paths
+}
+
+/// The pattern that leaves the folder of manifests out, where it lies in what is protected: its state changes with
+/// every run, and its Secret is of no use within the repository that it opens.
+fn own_folder(dir: &Path, paths: &[PathBuf]) -> Result<Vec<String>> {
+    let dir = fs::canonicalize(dir)?;
+    if !paths.iter().any(|path| dir.starts_with(path)) {
+        return Ok(Vec::new());
+    }
+    if paths.contains(&dir) {
+        let message = format!("{} is to be protected and to hold the manifests", dir.display());
+        return Err(Failure::with_hint(message, "choose another --dir: it may be a folder within"));
+    }
+    let escaped = |c: char| if r"*?[]\".contains(c) { format!("\\{c}") } else { c.to_string() };
+    Ok(vec![dir.to_string_lossy().chars().map(escaped).collect()])
 }
 
 fn folder_to_protect(path: &Path) -> Result<PathBuf> {
@@ -111,8 +148,8 @@ fn object_name(text: &str) -> String {
     if name.is_empty() { "files".into() } else { name.trim_end_matches('-').into() }
 }
 
-/// The backend as manifests write it.
-fn backend(to: &str, name: &str) -> Result<serde_json::Value> {
+/// The backend as manifests write it, and whether a repository is known to be there.
+fn backend(to: &str, name: &str, paths: &[PathBuf]) -> Result<(serde_json::Value, bool)> {
     use holdfast_store::Location;
     let location: Location = to.parse().map_err(|error| {
         Failure::with_hint(format!("--to {to:?}: {error}"), "give a folder, or s3:https://HOST/BUCKET/PREFIX")
@@ -120,17 +157,38 @@ fn backend(to: &str, name: &str) -> Result<serde_json::Value> {
     let secret = format!("{name}-repository");
     match location {
         Location::Local(path) => {
-            let path = std::path::absolute(&path)?;
-            Ok(json!({"local": {"mountPath": "/repository", "hostPath": {"path": path}}, "storageSecretName": secret}))
+            let path = real(&path)?;
+            if let Some(around) = paths.iter().find(|protected| path.starts_with(protected)) {
+                let message =
+                    format!("the repository {} lies in {}, and would be backed up into itself", path.display(), around.display());
+                return Err(Failure::with_hint(message, "choose a place outside, best on another disk"));
+            }
+            let is_there = path.join("config").is_file();
+            let local = json!({"mountPath": "/repository", "hostPath": {"path": path}});
+            Ok((json!({"local": local, "storageSecretName": secret}), is_there))
         }
         Location::S3 { endpoint, bucket, prefix } => {
-            Ok(json!({"s3": {"endpoint": endpoint, "bucket": bucket, "prefix": prefix}, "storageSecretName": secret}))
+            let s3 = json!({"endpoint": endpoint, "bucket": bucket, "prefix": prefix});
+            Ok((json!({"s3": s3, "storageSecretName": secret}), false))
         }
         other => Err(Failure::with_hint(
             format!("--to {other}: not supported here yet"),
             "give a folder, or s3:https://HOST/BUCKET/PREFIX",
         )),
     }
+}
+
+/// The path without links, though its last folders may not be there yet.
+fn real(path: &Path) -> Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let there = path.ancestors().find_map(|above| Some((above, fs::canonicalize(above).ok()?)));
+    Ok(match there {
+        Some((above, real)) => match path.strip_prefix(above) {
+            Ok(rest) if !rest.as_os_str().is_empty() => real.join(rest),
+            _ => real,
+        },
+        None => path,
+    })
 }
 
 /// Writes the Secret with a new password, unless there is one: another password would lock the repository's owner out.
@@ -156,7 +214,14 @@ fn write_secret(path: &Path, name: &str, has_s3: bool) -> Result<bool> {
     Ok(true)
 }
 
-fn manifest(name: &str, paths: &[PathBuf], backend: &serde_json::Value, schedule: &str, keep_last: u32) -> String {
+fn manifest(
+    name: &str,
+    paths: &[PathBuf],
+    exclude: &[String],
+    backend: &serde_json::Value,
+    schedule: &str,
+    keep_last: u32,
+) -> Result<String> {
     let volume = |n: usize| if paths.len() == 1 { "files".to_owned() } else { format!("files-{n}") };
     let repository = json!({
         "apiVersion": "stash.appscode.com/v1alpha2", "kind": "Repository",
@@ -176,7 +241,7 @@ fn manifest(name: &str, paths: &[PathBuf], backend: &serde_json::Value, schedule
             },
         },
     });
-    let backup = json!({
+    let mut backup = json!({
         "apiVersion": "stash.appscode.com/v1alpha2", "kind": "Backup", "metadata": {"name": name},
         "spec": {
             "schedule": schedule,
@@ -186,16 +251,17 @@ fn manifest(name: &str, paths: &[PathBuf], backend: &serde_json::Value, schedule
             "retentionPolicy": {"keepLast": keep_last, "prune": true},
         },
     });
+    if !exclude.is_empty() {
+        backup["spec"]["exclude"] = json!(exclude);
+    }
     let documents: [(&str, serde_json::Value); 3] = [
         ("Where the backups go.", repository),
         ("What there is: the folders, as a workload would see them.", workload),
         ("What to back up, when, and how much history to keep.", backup),
     ];
-    let texts: Vec<String> = documents
-        .iter()
-        .map(|(comment, object)| format!("# {comment}\n{}", yaml(object).unwrap_or_default()))
-        .collect();
-    texts.join("---\n")
+    let texts: Vec<String> =
+        documents.iter().map(|(comment, object)| Ok(format!("# {comment}\n{}", yaml(object)?))).collect::<Result<_>>()?;
+    Ok(texts.join("---\n"))
 }
 
 fn yaml(object: &serde_json::Value) -> Result<String> {
@@ -208,19 +274,20 @@ fn yaml(object: &serde_json::Value) -> Result<String> {
 
 /// Writes a file that must not be there: nobody's edits are lost.
 fn write_new(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let exists = |error: std::io::Error| {
-        if error.kind() == std::io::ErrorKind::AlreadyExists {
-            Failure::with_hint(
-                format!("{} exists already", path.display()),
-                "edit it, or choose another --name or --dir",
-            )
-        } else {
-            Failure::with_hint(format!("cannot write {}: {error}", path.display()), "is the folder writable?")
-        }
+    let failed = |error: std::io::Error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => exists(path),
+        _ => cannot_write(path, &error),
     };
-    let mut file = fs::File::options().create_new(true).write(true).mode(mode).open(path).map_err(exists)?;
-    file.write_all(bytes)?;
-    Ok(file.sync_all()?)
+    let mut file = fs::File::options().create_new(true).write(true).mode(mode).open(path).map_err(failed)?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(|error| cannot_write(path, &error))
+}
+
+fn exists(path: &Path) -> Failure {
+    Failure::with_hint(format!("{} exists already", path.display()), "edit it, or choose another --name or --dir")
+}
+
+fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
+    Failure::with_hint(format!("cannot write {}: {error}", path.display()), "choose a --dir that this user can write to")
 }
 
 #[cfg(test)]
@@ -237,6 +304,12 @@ mod tests {
     }
 
     #[test]
+    fn folders_within_others_are_theirs() {
+        let paths = ["/a/b", "/a", "/a", "/ab"].map(PathBuf::from);
+        assert_eq!(outermost(paths.into()), [PathBuf::from("/a"), PathBuf::from("/ab")]);
+    }
+
+    #[test]
     fn a_duration_becomes_a_schedule() {
         assert_eq!(schedule("90m").unwrap(), "@every 90m");
         assert_eq!(schedule("0 3 * * *").unwrap(), "0 3 * * *");
@@ -245,8 +318,9 @@ mod tests {
 
     #[test]
     fn what_is_written_is_valid() {
-        let text =
-            manifest("docs", &["/a/b".into(), "/c d".into()], &backend("/repo", "docs").unwrap(), "@every 1h", 5);
+        let (backend, _) = backend("/no/such/repository", "docs", &[]).unwrap();
+        let paths = ["/a/b".into(), "/c d".into()];
+        let text = manifest("docs", &paths, &["/a/b/\\*".into()], &backend, "@every 1h", 5).unwrap();
         let outcome = holdfast_api::manifest::read([("docs.yaml", text.as_bytes())]);
         assert!(outcome.errors.is_empty(), "{:?}", outcome.errors);
         assert_eq!(outcome.objects.len(), 3);

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
-use holdfast_agent::standalone::{Notice, Summary, run as run_standalone};
-use holdfast_agent::state::{Outcome, Run};
+use holdfast_agent::standalone::{Notice, StandaloneError, Summary, run as run_standalone};
+use holdfast_agent::state::{Outcome, Run, StateError};
 use holdfast_plan::{ObjectKey, Plan};
 use holdfast_repository::Monitor;
 use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
@@ -23,7 +23,7 @@ use crate::status::{local, span};
 /// Where metrics and status are served unless told otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9646);
 
-/// Exit codes with --once: 0 everything due was done, 1 something failed or a manifest has mistakes,
+/// Exit codes with --once: 0 everything due was done, 1 something failed, a manifest has mistakes or nothing is protected,
 /// 3 something was saved or restored only in part, 130 stopped by a signal.
 #[derive(Debug, Args)]
 pub(crate) struct StandaloneArgs {
@@ -58,13 +58,21 @@ pub(crate) fn run(args: &StandaloneArgs, output: &Output) -> Result<u8> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let mut talk = Talk::new(output, args.once);
-    let summary = run_standalone(&options, &stop, &mut |notice| talk.say(&notice)).map_err(|error| match error {
-        holdfast_agent::standalone::StandaloneError::Folder(_) => {
-            Failure::with_hint(chain(&error), "give the folder that holds the manifests; `holdfast protect` writes one")
-        }
-        error => anyhow::Error::from(error).into(),
-    })?;
+    let summary = run_standalone(&options, &stop, &mut |notice| talk.say(&notice)).map_err(failure)?;
     Ok(talk.finish(summary, args.once))
+}
+
+fn failure(error: StandaloneError) -> Failure {
+    let hint = match &error {
+        StandaloneError::Folder(_) => "give the folder that holds the manifests; `holdfast protect` writes one",
+        StandaloneError::State(StateError::InUse { .. }) => {
+            "one is enough: it follows changes of the folder, and `holdfast status` shows what it does"
+        }
+        StandaloneError::State(_) => "name a folder that this user can write to by --state",
+        StandaloneError::Listen { .. } => "choose another address by --listen; 127.0.0.1:0 takes any free port",
+        StandaloneError::Thread(_) => "does a limit of this user's processes keep it from starting threads?",
+    };
+    Failure::new(error).hinting(hint)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -104,6 +112,14 @@ impl<'a> Talk<'a> {
         }
     }
 
+    /// Something that went wrong: also told to who wants to be told of errors only.
+    fn problem(&self, text: String) {
+        match &self.bars {
+            Some(bars) => bars.suspend(|| self.output.problem(text)),
+            None => self.output.problem(text),
+        }
+    }
+
     fn say(&mut self, notice: &Notice<'_>) {
         if self.output.is_json() {
             return self.say_json(notice);
@@ -111,7 +127,7 @@ impl<'a> Talk<'a> {
         match notice {
             Notice::Planned(plan) => self.planned(plan),
             Notice::Unreadable(error) => {
-                self.line(format!("error: {}; what was read before goes on", chain(*error)));
+                self.problem(format!("error: {}; what was read before goes on", chain(*error)));
             }
             Notice::Serving(address) => {
                 self.line(format!("status: http://{address}/status, metrics: http://{address}/metrics"))
@@ -126,15 +142,21 @@ impl<'a> Talk<'a> {
                 let wait = span(next.duration_since(Timestamp::now()));
                 self.line(format!("next at {}, in {wait} (Ctrl-C stops)", local(*next)));
             }
+            Notice::Stopped { id, object } => {
+                self.clear(id);
+                self.line(format!("{object}: stopped before its end; it is due again at the next start"));
+            }
+            Notice::Warning(event) => self.problem(format!("{} {}: {}", local(event.time), event.involved_object, event.message)),
             Notice::Note(note) => self.line(format!("note: {note}")),
+            Notice::Trouble(trouble) => self.problem(format!("error: {trouble}")),
         }
     }
 
     fn planned(&self, plan: &Plan) {
         plan.warnings.iter().for_each(|warning| self.line(format!("warning: {warning}")));
-        plan.errors.iter().for_each(|error| self.line(format!("error: {error}")));
+        plan.errors.iter().for_each(|error| self.problem(format!("error: {error}")));
         if plan.backups.is_empty() && plan.recoveries.is_empty() {
-            self.line("nothing is protected: no Backup, Restic or Recovery in the folder can be carried out".into());
+            self.problem("nothing is protected: no Backup, Restic or Recovery in the folder can be carried out".into());
         }
         for backup in &plan.backups {
             let location = plan.repositories.iter().find(|repository| repository.id == backup.repository);
@@ -185,13 +207,18 @@ impl<'a> Talk<'a> {
         self.running.insert(id.to_owned(), (bar, done));
     }
 
-    fn ended(&mut self, id: &str, object: &ObjectKey, run: &Run, repository: &str) {
+    /// Takes the bar of a run away.
+    fn clear(&mut self, id: &str) {
         if let Some((bar, done)) = self.running.remove(id) {
             done.store(true, Ordering::Relaxed);
             if let Some(bar) = bar {
                 bar.finish_and_clear();
             }
         }
+    }
+
+    fn ended(&mut self, id: &str, object: &ObjectKey, run: &Run, repository: &str) {
+        self.clear(id);
         let seconds = run.duration().as_secs_f64();
         let what = if object.kind == "Recovery" { "recovered from" } else { "saved" };
         let done = format!("{} files, {}", run.files, HumanBytes(run.bytes));
@@ -214,7 +241,11 @@ impl<'a> Talk<'a> {
             Outcome::Incomplete => format!("INCOMPLETE: {what} {snapshots}: {done}: {}", run.error),
             Outcome::Failed => format!("FAILED: {}", run.error),
         };
-        self.line(format!("{} {object}: {text}", local(run.end)));
+        let line = format!("{} {object}: {text}", local(run.end));
+        match run.outcome {
+            Outcome::Succeeded => self.line(line),
+            Outcome::Incomplete | Outcome::Failed => self.problem(line),
+        }
         if !self.told_how_to_look && !self.once && run.outcome == Outcome::Succeeded && object.kind != "Recovery" {
             self.told_how_to_look = true;
             self.line(format!("  look into it: holdfast repo -r {repository} snapshots (restic reads it, too)"));
@@ -231,7 +262,10 @@ impl<'a> Talk<'a> {
                 json!({"messageType": "ended", "id": id, "object": object, "run": run, "repository": repository})
             }
             Notice::Waiting(next) => json!({"messageType": "waiting", "next": next}),
+            Notice::Stopped { id, object } => json!({"messageType": "stopped", "id": id, "object": object}),
+            Notice::Warning(event) => json!({"messageType": "event", "event": event}),
             Notice::Note(note) => json!({"messageType": "note", "message": note}),
+            Notice::Trouble(trouble) => json!({"messageType": "error", "message": trouble}),
         };
         self.json_line(&value);
     }
@@ -242,24 +276,26 @@ impl<'a> Talk<'a> {
     }
 
     fn finish(&self, summary: Summary, once: bool) -> u8 {
-        let Summary { succeeded, incomplete, failed, errors, interrupted } = summary;
+        let Summary { succeeded, incomplete, failed, warnings, errors, nothing, interrupted } = summary;
         if self.output.is_json() {
             self.json_line(&json!({
-                    "messageType": "summary",
-                    "succeeded": succeeded,
-                    "incomplete": incomplete,
-                    "failed": failed,
-                    "errors": errors,
-                    "interrupted": interrupted,
+                "messageType": "summary",
+                "succeeded": succeeded,
+                "incomplete": incomplete,
+                "failed": failed,
+                "warnings": warnings,
+                "errors": errors,
+                "interrupted": interrupted,
             }));
         } else {
-            let mut parts = vec![format!("{succeeded} runs succeeded")];
-            for (count, what) in
-                [(incomplete, "incomplete"), (failed, "failed"), (errors as u64, "mistakes in the manifests")]
-            {
-                if count > 0 {
-                    parts.push(format!("{count} {what}"));
-                }
+            let mut parts = vec![count(succeeded, "run succeeded", "runs succeeded")];
+            for (number, one, many) in [
+                (incomplete, "incomplete", "incomplete"),
+                (failed, "failed", "failed"),
+                (warnings, "other failure", "other failures"),
+                (errors as u64, "mistake in the manifests", "mistakes in the manifests"),
+            ] {
+                parts.extend((number > 0).then(|| count(number, one, many)));
             }
             self.line(format!("{}: {}", if interrupted { "stopped" } else { "done" }, parts.join(", ")));
         }
@@ -267,9 +303,13 @@ impl<'a> Talk<'a> {
             // Being stopped is how a service ends.
             (false, _) => code::SUCCESS,
             (true, true) => code::INTERRUPTED,
-            (true, false) if failed > 0 || errors > 0 => code::FAILED,
+            (true, false) if failed > 0 || warnings > 0 || errors > 0 || nothing => code::FAILED,
             (true, false) if incomplete > 0 => code::INCOMPLETE,
             (true, false) => code::SUCCESS,
         }
     }
+}
+
+fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -7,7 +7,7 @@ use super::manifest::{
     backup, backup_of, deployment, deployment_at, host_path, repository, secret, secret_with, trigger, web, workload,
 };
 
-const RESTIC_IDS: &str = "Backup/default/web/deployment.web";
+const WEB: &str = "Backup/default/web/deployment.web";
 
 #[test]
 fn the_quickstart_saves_what_it_says() {
@@ -67,7 +67,7 @@ fn retention_and_prune_follow_each_backup() {
     let known = &state["repositories"]["default/repo"];
     assert_eq!(known["snapshotCount"], 2);
     assert_eq!(known["snapshotsRemovedOnLastCleanup"], 1);
-    assert_eq!(state["runs"][RESTIC_IDS]["history"][0]["forgotten"], 1);
+    assert_eq!(state["runs"][WEB]["history"][0]["forgotten"], 1);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_missed_run_is_made_once() {
     machine.once().succeeded();
     // As if the machine had been off for days.
     machine.edit_state(|state| {
-        let history = &mut state["observed"]["backups"][RESTIC_IDS];
+        let history = &mut state["observed"]["backups"][WEB];
         history["lastStart"] = "2026-01-02T03:04:05Z".into();
         history["lastEnd"] = "2026-01-02T03:04:06Z".into();
     });
@@ -140,11 +140,7 @@ fn each_pod_of_a_statefulset_is_a_host() {
     ]);
     // Claims without a volume are folders under --volumes.
     for pod in 0..2 {
-        let claim = format!("claims/{pod}");
-        let plan = machine.run(&["plan", "m", "--volumes", "volumes", "--output", "json"]).succeeded().json();
-        let source = &plan["backups"][pod]["snapshots"][0]["directories"][0]["source"];
-        assert_eq!(source["claim"], format!("default/data-db-{pod}"), "{claim}: {source}");
-        machine.write(&format!("volumes/{}/file", source_folder(&machine, pod)), format!("of pod {pod}"));
+        machine.write(&format!("volumes/default/data-db-{pod}/file"), format!("of pod {pod}"));
     }
     machine.run(&["standalone", "m", "--once", "--volumes", "volumes"]).succeeded().says(&["done: 2 runs succeeded"]);
     let restic = machine.restic("m/repo");
@@ -153,12 +149,6 @@ fn each_pod_of_a_statefulset_is_a_host() {
     hosts.sort_by_key(|host| host.to_string());
     assert_eq!(hosts, ["db-0", "db-1"]);
     assert_eq!(restic.run(&["dump", "latest", "--host", "db-1", "/data/file"]), "of pod 1");
-}
-
-/// Where a pod's claim is below `--volumes`: found by running once, which makes the folders.
-fn source_folder(machine: &Machine, pod: usize) -> String {
-    let _ = machine;
-    format!("default/claims/data-db-{pod}")
 }
 
 #[test]

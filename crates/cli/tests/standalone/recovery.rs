@@ -127,7 +127,7 @@ fn each_pod_gets_its_own_data() {
         workload("StatefulSet", "db", "", claims, ""),
         backup_of("StatefulSet", "db", "db", "repo", "schedule: '@every 1h'"),
     ]);
-    let file = |pod: u32| format!("v/default/claims/data-db-{pod}/file");
+    let file = |pod: u32| format!("v/default/data-db-{pod}/file");
     for pod in 0..2 {
         machine.write(&file(pod), format!("of pod {pod}"));
     }
