@@ -11,17 +11,17 @@ use holdfast_store::LocalStore;
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 /// How long something that must happen may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub struct Bench {
-    pub dir: TempDir,
+pub(crate) struct Bench {
+    pub(crate) dir: TempDir,
 }
 
 impl Bench {
     /// A folder with some of everything, and no repository yet.
-    pub fn bare() -> Self {
+    pub(crate) fn bare() -> Self {
         let bench = Self { dir: TempDir::new().unwrap() };
         let data = bench.data();
         std::fs::create_dir_all(data.join("folder/deep")).unwrap();
@@ -35,29 +35,29 @@ impl Bench {
     }
 
     /// The same with a repository of that format version, whose password check takes no time.
-    pub fn new(version: u32) -> Self {
+    pub(crate) fn new(version: u32) -> Self {
         let bench = Self::bare();
         init(&bench.repository(), version);
         bench
     }
 
-    pub fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn repository(&self) -> PathBuf {
+    pub(crate) fn repository(&self) -> PathBuf {
         self.dir.path().join("repository")
     }
 
     /// The program under test, with the repository and the password in its environment.
-    pub fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         self.set_up(&mut command);
         command.arg("repo").args(args);
         command
     }
 
-    pub fn restic_command(&self, args: &[&str]) -> Command {
+    pub(crate) fn restic_command(&self, args: &[&str]) -> Command {
         let binary = std::env::var_os("HOLDFAST_RESTIC").map(PathBuf::from).unwrap_or_else(|| tool("restic"));
         let mut command = Command::new(binary);
         self.set_up(&mut command);
@@ -77,17 +77,17 @@ impl Bench {
     }
 
     /// Runs the program under test.
-    pub fn holdfast(&self, args: &[&str]) -> Run {
+    pub(crate) fn holdfast(&self, args: &[&str]) -> Run {
         Run::of("holdfast", args, self.command(args))
     }
 
-    pub fn restic(&self, args: &[&str]) -> Run {
+    pub(crate) fn restic(&self, args: &[&str]) -> Run {
         Run::of("restic", args, self.restic_command(args))
     }
 
     /// Backs up the folder with the program under test; the snapshot's id.
     #[track_caller]
-    pub fn backup(&self, args: &[&str]) -> String {
+    pub(crate) fn backup(&self, args: &[&str]) -> String {
         let data = self.data();
         let run = self.holdfast(&[&["backup", "--json", data.to_str().unwrap()], args].concat());
         run.succeeded().json()["snapshot_id"].as_str().unwrap().to_owned()
@@ -95,7 +95,7 @@ impl Bench {
 
     /// Backs up the folder with restic; the snapshot's id.
     #[track_caller]
-    pub fn restic_backup(&self, args: &[&str]) -> String {
+    pub(crate) fn restic_backup(&self, args: &[&str]) -> String {
         let data = self.data();
         let run = self.restic(&[&["backup", "--json", "--quiet", data.to_str().unwrap()], args].concat());
         run.succeeded().json_lines().last().unwrap()["snapshot_id"].as_str().unwrap().to_owned()
@@ -103,12 +103,12 @@ impl Bench {
 
     /// Fails unless restic finds the repository whole, every byte of it.
     #[track_caller]
-    pub fn assert_clean(&self) {
+    pub(crate) fn assert_clean(&self) {
         self.restic(&["check", "--read-data"]).succeeded();
     }
 
     /// The files of a kind in the repository; not those that are being written under another name.
-    pub fn files(&self, kind: &str) -> Vec<PathBuf> {
+    pub(crate) fn files(&self, kind: &str) -> Vec<PathBuf> {
         let is_done = |path: &PathBuf| path.is_dir() || path.file_name().unwrap().len() == 64;
         match std::fs::read_dir(self.repository().join(kind)) {
             Ok(entries) => entries.map(|entry| entry.unwrap().path()).filter(is_done).collect(),
@@ -119,14 +119,14 @@ impl Bench {
 
     /// The folder's own tree in a snapshot, as it is stored: those above it change with everything that others do there.
     #[track_caller]
-    pub fn tree(&self, snapshot: &str) -> String {
+    pub(crate) fn tree(&self, snapshot: &str) -> String {
         let folder = format!("{snapshot}:{}", self.data().display());
         self.restic(&["--quiet", "cat", "tree", &folder]).succeeded().stdout
     }
 
     /// Starts `command`, which backs up its standard input, and waits until it has locked the repository.
     #[track_caller]
-    pub fn start_locked(&self, mut command: Command) -> Child {
+    pub(crate) fn start_locked(&self, mut command: Command) -> Child {
         let before = self.files("locks").len();
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         wait_until("the repository is locked", || {
@@ -138,7 +138,7 @@ impl Bench {
 }
 
 /// A program that the tests need beside the one under test.
-pub fn tool(name: &str) -> PathBuf {
+pub(crate) fn tool(name: &str) -> PathBuf {
     let home = || Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache/holdfast");
     let binary = std::env::var_os("HOLDFAST_CACHE").map_or_else(home, PathBuf::from).join("bin").join(name);
     assert!(binary.is_file(), "{} is missing, run: cargo xtask tools", binary.display());
@@ -146,7 +146,7 @@ pub fn tool(name: &str) -> PathBuf {
 }
 
 /// Makes a repository whose password check takes no time.
-pub fn init(path: &Path, version: u32) {
+pub(crate) fn init(path: &Path, version: u32) {
     let store = Arc::new(LocalStore::create(path).unwrap());
     let init = InitOptions {
         version,
@@ -158,7 +158,7 @@ pub fn init(path: &Path, version: u32) {
 }
 
 #[track_caller]
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let start = Instant::now();
     while !is_so() {
         assert!(start.elapsed() < PATIENCE, "waited in vain until {what}");
@@ -167,38 +167,38 @@ pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// What a program printed, and how it ended.
-pub struct Run {
+pub(crate) struct Run {
     what: String,
-    pub code: Option<i32>,
-    pub stdout: String,
-    pub stderr: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
 }
 
 impl Run {
-    pub fn of(program: &str, args: &[&str], mut command: Command) -> Self {
+    pub(crate) fn of(program: &str, args: &[&str], mut command: Command) -> Self {
         Self::from_output(format!("{program} {}", args.join(" ")), command.output().expect("it starts"))
     }
 
-    pub fn from_output(what: String, output: Output) -> Self {
+    pub(crate) fn from_output(what: String, output: Output) -> Self {
         let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
         Self { what, code: output.status.code(), stdout: text(&output.stdout), stderr: text(&output.stderr) }
     }
 
     #[track_caller]
-    pub fn ended(self, code: i32) -> Self {
+    pub(crate) fn ended(self, code: i32) -> Self {
         let Self { what, code: actual, stdout, stderr } = &self;
         assert_eq!(*actual, Some(code), "{what}\nstdout: {stdout}\nstderr: {stderr}");
         self
     }
 
     #[track_caller]
-    pub fn succeeded(self) -> Self {
+    pub(crate) fn succeeded(self) -> Self {
         self.ended(0)
     }
 
     /// Fails unless standard error holds all of this.
     #[track_caller]
-    pub fn said(self, texts: &[&str]) -> Self {
+    pub(crate) fn said(self, texts: &[&str]) -> Self {
         for text in texts {
             assert!(self.stderr.contains(text), "{}\nlacks {text:?}:\n{}", self.what, self.stderr);
         }
@@ -206,26 +206,37 @@ impl Run {
     }
 
     #[track_caller]
-    pub fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{}: {error}: {}", self.what, self.stdout))
     }
 
     #[track_caller]
-    pub fn json_lines(&self) -> Vec<Value> {
+    pub(crate) fn json_lines(&self) -> Vec<Value> {
         self.stdout
             .lines()
             .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
             .collect()
     }
 
-    pub fn lines(&self) -> Vec<&str> {
+    pub(crate) fn lines(&self) -> Vec<&str> {
         self.stdout.lines().collect()
     }
 }
 
-/// All that is below a folder and that a restore must bring back: path, mode, owner, time, and content or target.
-pub fn contents(folder: &Path) -> Vec<(PathBuf, u32, u32, i64, i64, Vec<u8>)> {
-    fn visit(root: &Path, folder: &Path, found: &mut Vec<(PathBuf, u32, u32, i64, i64, Vec<u8>)>) {
+/// What a restore must bring back of an entry.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Restored {
+    path: PathBuf,
+    mode: u32,
+    uid: u32,
+    mtime: (i64, i64),
+    /// Of a file its bytes, of a link its target.
+    content: Vec<u8>,
+}
+
+/// All that is below a folder, sorted.
+fn contents(folder: &Path) -> Vec<Restored> {
+    fn visit(root: &Path, folder: &Path, found: &mut Vec<Restored>) {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             let metadata = path.symlink_metadata().unwrap();
@@ -236,8 +247,13 @@ pub fn contents(folder: &Path) -> Vec<(PathBuf, u32, u32, i64, i64, Vec<u8>)> {
             } else {
                 Vec::new()
             };
-            let relative = path.strip_prefix(root).unwrap().to_owned();
-            found.push((relative, metadata.mode(), metadata.uid(), metadata.mtime(), metadata.mtime_nsec(), content));
+            found.push(Restored {
+                path: path.strip_prefix(root).unwrap().to_owned(),
+                mode: metadata.mode(),
+                uid: metadata.uid(),
+                mtime: (metadata.mtime(), metadata.mtime_nsec()),
+                content,
+            });
             if metadata.is_dir() {
                 visit(root, &path, found);
             }
@@ -249,19 +265,19 @@ pub fn contents(folder: &Path) -> Vec<(PathBuf, u32, u32, i64, i64, Vec<u8>)> {
     found
 }
 
+/// Fails unless both folders hold the same.
 #[track_caller]
-pub fn assert_same(folder: &Path, other: &Path) {
+pub(crate) fn assert_same(folder: &Path, other: &Path) {
     let (left, right) = (contents(folder), contents(other));
-    let names =
-        |list: &[(PathBuf, u32, u32, i64, i64, Vec<u8>)]| list.iter().map(|entry| entry.0.clone()).collect::<Vec<_>>();
+    let names = |list: &[Restored]| list.iter().map(|entry| entry.path.clone()).collect::<Vec<_>>();
     assert_eq!(names(&left), names(&right));
     for (left, right) in left.iter().zip(&right) {
-        assert!(left == right, "{} differs", left.0.display());
+        assert!(left == right, "{} differs", left.path.display());
     }
 }
 
 /// Bytes that follow from `seed` and do not compress.
-pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;
@@ -273,6 +289,6 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 }
 
 /// Where a snapshot of the whole path lies below a restore's target.
-pub fn below(target: &Path, path: &Path) -> PathBuf {
+pub(crate) fn below(target: &Path, path: &Path) -> PathBuf {
     target.join(path.strip_prefix("/").unwrap())
 }

@@ -97,7 +97,7 @@ fn unreadable_files_are_3_and_the_rest_is_saved() {
     let run = |args: &[&str]| Run::of("holdfast", args, as_nobody(&bench, args));
     run(&["snapshots"]).succeeded();
     let secret = data.join("folder/text");
-    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0)).unwrap();
+    std::fs::set_permissions(&secret, PermissionsExt::from_mode(0o000)).unwrap();
     if geteuid().is_root() {
         chown(&secret, Some(0), Some(0)).unwrap();
     }
