@@ -28,7 +28,6 @@ use super::{patterns, size};
 use crate::failure::{Failure, Result, code};
 use crate::output::{Output, counted};
 
-/// A relative path is stored as the absolute one it stands for.
 #[derive(Debug, Args)]
 pub(crate) struct BackupArgs {
     /// What to back up; with --stdin-from-command, the command

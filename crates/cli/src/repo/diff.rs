@@ -13,8 +13,6 @@ use super::selection::select;
 use crate::failure::{Failure, Result};
 use crate::output::{Lines, Output};
 
-/// Prints + for what was added, - removed, M changed content, T changed type, U changed metadata, and ? for content
-/// that changed though nothing says so, as on a failing disk.
 #[derive(Debug, Args)]
 pub(crate) struct DiffArgs {
     /// The first snapshot, by the beginning of its id, latest or latest~1; with :FOLDER only that folder

@@ -57,6 +57,9 @@ enum Action {
     /// Make a new repository
     Init(init::InitArgs),
     /// Back up files and folders, or the output of a command
+    ///
+    /// A path is stored as the absolute path it stands for. What did not change since the snapshot before, by size, times
+    /// and inode number, is not read again.
     Backup(backup::BackupArgs),
     /// List snapshots
     Snapshots(snapshots::SnapshotsArgs),
@@ -65,6 +68,9 @@ enum Action {
     /// Find files, folders, or ids in snapshots
     Find(find::FindArgs),
     /// Show what differs between two snapshots
+    ///
+    /// Prints + for what was added, - removed, M changed content, T changed type, U changed metadata, and ? for content
+    /// that changed though nothing says so, as on a failing disk.
     Diff(diff::DiffArgs),
     /// Print a file of a snapshot, or a folder as a tar archive
     Dump(dump::DumpArgs),
