@@ -14,6 +14,7 @@ pub mod retention;
 pub mod standalone;
 pub mod state;
 pub mod status;
+mod volume_root;
 pub mod volumes;
 mod way_out;
 mod work;

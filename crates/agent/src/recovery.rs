@@ -1,6 +1,6 @@
 //! One run of a planned recovery: choose the snapshot, restore each path into its directory.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use holdfast_api::manifest::Object;
 use holdfast_plan::{PlannedRecovery, PlannedRepository, Restore, SnapshotChoice};
@@ -12,6 +12,7 @@ use holdfast_repository::{Monitor, OpenOptions, Repository};
 
 use crate::backup::lock_options;
 use crate::open::{self, IfMissing, OpenError};
+use crate::volume_root;
 use crate::volumes::{self, Use, VolumeError};
 
 /// Why a recovery failed.
@@ -40,6 +41,15 @@ pub enum RecoveryError {
         /// Why.
         #[source]
         source: holdfast_repository::Error,
+    },
+    /// The folder that was restored into cannot be made what it was.
+    #[error("cannot set owner, permissions and times of {}", folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
     },
     /// The restore failed.
     #[error("cannot recover {path}")]
@@ -91,9 +101,13 @@ pub fn run(
         if !done.snapshots.contains(&snapshot) {
             done.snapshots.push(snapshot);
         }
-        trees.push((path, into, selected.tree));
+        // With a part of the files, the folder as it is stays.
+        let whole = planned.include.is_empty();
+        let entry = if whole { volume_root::entry(&repository, &selected, path) } else { Ok(None) };
+        let entry = entry.map_err(|source| RecoveryError::Select { path: path.clone(), source })?;
+        trees.push((path, into, selected.tree, entry));
     }
-    for (path, into, tree) in trees {
+    for (path, into, tree, entry) in trees {
         let target = volumes::prepare(into, volumes, objects, Use::Write)
             .map_err(|source| RecoveryError::Volume { path: path.clone(), source })?;
         let options = RestoreOptions {
@@ -102,10 +116,13 @@ pub fn run(
             overwrite: if planned.overwrite_newer { Overwrite::Always } else { Overwrite::IfNewer },
             delete: planned.delete_extra,
             lock: Some(lock_options()),
-            ..RestoreOptions::new(target)
+            ..RestoreOptions::new(&target)
         };
         let report = restore(&repository, &tree, &options, monitor)
             .map_err(|source| RecoveryError::Restore { path: path.clone(), source })?;
+        if let Some(entry) = entry {
+            volume_root::apply(&entry, &target).map_err(|source| RecoveryError::Folder { folder: target, source })?;
+        }
         done.files += report.files_restored + report.files_unchanged;
         done.bytes += report.bytes_restored + report.bytes_unchanged;
         done.kept += report.skipped;

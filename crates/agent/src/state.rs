@@ -204,6 +204,9 @@ pub struct Run {
     /// Snapshots forgotten after it.
     #[serde(default)]
     pub forgotten: u64,
+    /// By a recovery: files left as they were, being no older than in the snapshot.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub kept: u64,
     /// What went wrong, or could not be read; empty when nothing did.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub error: String,
@@ -213,6 +216,10 @@ pub struct Run {
     /// What is worth knowing about it, and no failure: a stale lock that was removed, a socket that was left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Run {
@@ -419,6 +426,7 @@ mod tests {
                 bytes: 0,
                 bytes_added: 0,
                 forgotten: 0,
+                kept: 0,
                 error: String::new(),
                 triggers: vec![],
                 notes: vec![],

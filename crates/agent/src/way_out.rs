@@ -58,3 +58,29 @@ fn of_file_system(kind: io::ErrorKind) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(error: RepositoryError, expected: &str) {
+        let known = way_out(&error, "/srv/repo").unwrap();
+        assert!(known.contains(expected), "{known}");
+    }
+
+    fn storage(kind: ErrorKind) -> RepositoryError {
+        let source = Box::new(io::Error::other("it is so"));
+        holdfast_store::Error { kind, operation: "read", name: "config".into(), source }.into()
+    }
+
+    #[test]
+    fn there_is_a_way_out_of_what_a_person_can_change() {
+        check(storage(ErrorKind::Unavailable), "is the server up");
+        check(storage(ErrorKind::PermissionDenied), "keys of the Secret");
+        check(storage(ErrorKind::Full), "make room");
+        let damaged = RepositoryError::MissingBlob { kind: "data", id: holdfast_repository::Id::of(b"x") };
+        check(damaged, "holdfast repo -r /srv/repo check");
+        assert_eq!(way_out(&storage(ErrorKind::Other), ""), None);
+        assert_eq!(way_out(&RepositoryError::Interrupted, ""), None);
+    }
+}

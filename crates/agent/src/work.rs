@@ -47,6 +47,7 @@ pub(crate) struct Ended {
     pub(crate) bytes: u64,
     pub(crate) bytes_added: u64,
     pub(crate) forgotten: u64,
+    pub(crate) kept: u64,
     pub(crate) errors: Vec<String>,
     pub(crate) notes: Vec<String>,
     pub(crate) interrupted: bool,
@@ -106,6 +107,7 @@ impl Ended {
             bytes: 0,
             bytes_added: 0,
             forgotten: 0,
+            kept: 0,
             errors: vec![error],
             notes: Vec::new(),
             interrupted,
@@ -123,7 +125,6 @@ impl Job {
         let (id, heard) = (self.id.clone(), Arc::clone(&self.heard));
         let ended = caught(id, || self.try_run());
         let Heard { errors, notes } = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let notes = notes.into_iter().chain(ended.notes).collect();
         // What was not read or written is told item by item.
         let errors = if ended.outcome == Outcome::Incomplete { errors } else { ended.errors };
         Ended { errors, notes, ..ended }
@@ -153,6 +154,7 @@ impl Job {
                             bytes: sum(|report| report.summary.total_bytes_processed),
                             bytes_added: sum(|report| report.summary.data_added_packed),
                             forgotten: done.forgotten,
+                            kept: 0,
                             errors: Vec::new(),
                             notes: Vec::new(),
                             interrupted: false,
@@ -185,7 +187,8 @@ impl Job {
                         bytes_added: 0,
                         forgotten: 0,
                         errors: Vec::new(),
-                        notes: kept(done.kept).into_iter().collect(),
+                        kept: done.kept,
+                        notes: Vec::new(),
                         interrupted: false,
                         repository: None,
                         check: None,
@@ -196,12 +199,6 @@ impl Job {
             }
         }
     }
-}
-
-fn kept(count: u64) -> Option<String> {
-    (count > 0).then(|| {
-        format!("files left as they are, not older than in the snapshot: {count} (`overwriteNewer: true` replaces such files)")
-    })
 }
 
 /// A panic is a defect of this program, and must not keep it from its other work.

@@ -221,22 +221,22 @@ impl<'a> Talk<'a> {
         self.clear(id);
         let seconds = run.duration().as_secs_f64();
         let what = if object.kind == "Recovery" { "recovered from" } else { "saved" };
-        let done = format!("{} files, {}", run.files, HumanBytes(run.bytes));
+        let done = format!("{}, {}", count(run.files, "file", "files"), HumanBytes(run.bytes));
         let snapshots = run.snapshots.join(", ");
+        let more = match (run.forgotten, run.kept) {
+            (0, 0) => String::new(),
+            (0, kept) => format!(
+                "; left as they are, not older than in the snapshot: {kept} (`overwriteNewer: true` replaces such files)"
+            ),
+            (forgotten, _) => format!(", {} removed", count(forgotten, "old snapshot", "old snapshots")),
+        };
         let text = match run.outcome {
             Outcome::Succeeded if object.kind == "Recovery" => {
-                format!("{what} snapshot {snapshots}: {done}, {seconds:.1} s")
+                format!("{what} snapshot {snapshots}: {done}, {seconds:.1} s{more}")
             }
             Outcome::Succeeded => {
-                let forgotten = if run.forgotten > 0 {
-                    format!(", {} old snapshots removed", run.forgotten)
-                } else {
-                    String::new()
-                };
-                format!(
-                    "{what} snapshot {snapshots}: {done}, {} new, {seconds:.1} s{forgotten}",
-                    HumanBytes(run.bytes_added)
-                )
+                let new = HumanBytes(run.bytes_added);
+                format!("{what} snapshot {snapshots}: {done}, {new} new, {seconds:.1} s{more}")
             }
             Outcome::Incomplete => format!("INCOMPLETE: {what} {snapshots}: {done}: {}", run.error),
             Outcome::Failed => format!("FAILED: {}", run.error),

@@ -19,6 +19,7 @@ impl Standalone<'_> {
             bytes,
             bytes_added,
             forgotten,
+            kept,
             errors,
             notes,
             interrupted,
@@ -41,7 +42,7 @@ impl Standalone<'_> {
             true => format!("it took longer than its timeOut, and was stopped after {:#}", end.duration_since(start)),
             false => errors.join("; "),
         };
-        let run = Run { start, end, outcome, host, snapshots, files, bytes, bytes_added, forgotten, error, triggers, notes };
+        let run = Run { start, end, outcome, host, snapshots, files, bytes, bytes_added, forgotten, kept, error, triggers, notes };
         match outcome {
             Outcome::Succeeded => self.summary.succeeded += 1,
             Outcome::Incomplete => self.summary.incomplete += 1,
@@ -135,6 +136,9 @@ fn message(run: &Run) -> String {
         Outcome::Incomplete => format!("incomplete: {done}, snapshots {snapshots}: {}", run.error),
         Outcome::Failed => run.error.clone(),
     };
+    if run.kept > 0 {
+        text.push_str(&format!("; left as they are, not older than in the snapshot: {}", run.kept));
+    }
     for note in &run.notes {
         text.push_str("; note: ");
         text.push_str(note);

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::machine::{Machine, assert_same, noise, ran};
+use super::machine::{Machine, noise, ran};
 use super::manifest::{
     backup, backup_of, deployment, deployment_at, host_path, repository, secret, secret_with, trigger, web, workload,
 };
@@ -24,7 +24,7 @@ fn the_quickstart_saves_what_it_says() {
     assert_eq!(snapshots[0]["paths"], serde_json::json!(["/data"]));
     assert_eq!(snapshots[0]["hostname"], "notes");
     assert_eq!(snapshots[0]["tags"], serde_json::json!(["backup=default/notes"]));
-    assert_same(&machine.path("m/data"), restic.restored("/data").path());
+    restic.assert_holds("/data", &machine.path("m/data"));
     // Nothing is due so soon after.
     machine.once().succeeded().says(&["done: 0 runs succeeded"]);
     assert_eq!(restic.snapshots().len(), 1);
@@ -45,7 +45,7 @@ fn every_kind_of_file_comes_back_as_it_was() {
     machine.once().succeeded();
     let restic = machine.restic("m/repo");
     restic.check();
-    assert_same(&machine.path("m/data"), restic.restored("/data").path());
+    restic.assert_holds("/data", &machine.path("m/data"));
 }
 
 #[test]

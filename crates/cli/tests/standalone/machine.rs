@@ -201,12 +201,13 @@ impl Restic {
         self.run(&["check", "--read-data"]);
     }
 
-    /// Restores a path of the latest snapshot into a new folder.
+    /// Fails unless the latest snapshot's `path` restores to what `folder` holds.
     #[track_caller]
-    pub(crate) fn restored(&self, path: &str) -> TempDir {
+    pub(crate) fn assert_holds(&self, path: &str, folder: &Path) {
         let target = tempfile::tempdir().unwrap();
-        self.run(&["restore", &format!("latest:{path}"), "--target", target.path().to_str().unwrap()]);
-        target
+        // The snapshot as a whole: restic sets nothing on a target itself.
+        self.run(&["restore", "latest", "--target", target.path().to_str().unwrap()]);
+        assert_same(folder, &target.path().join(path.trim_start_matches('/')));
     }
 }
 
@@ -291,15 +292,15 @@ impl Service {
         self.said.0.lock().unwrap().clone()
     }
 
-    pub(crate) fn signal(&self, signal: &str) {
-        let status = Command::new("kill").args([&format!("-{signal}"), &self.process.id().to_string()]).status().unwrap();
-        assert!(status.success());
-    }
-
     /// Stops it as a service manager does; gives how it ended, and after how long.
     pub(crate) fn stop(&mut self) -> (ExitStatus, Duration) {
+        self.stop_by("TERM")
+    }
+
+    pub(crate) fn stop_by(&mut self, signal: &str) -> (ExitStatus, Duration) {
         let start = Instant::now();
-        self.signal("TERM");
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([&format!("-{signal}"), &pid]).status().unwrap().success());
         let status = self.process.wait().unwrap();
         (status, start.elapsed())
     }

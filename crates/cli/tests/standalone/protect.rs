@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::machine::{Machine, Restic, assert_same, noise};
+use super::machine::{Machine, Restic, noise};
 
 /// A machine with something to protect in `docs`.
 fn with_docs() -> Machine {
@@ -41,7 +41,7 @@ fn what_it_writes_backs_up_and_comes_back() {
     let restic = opened(&machine);
     restic.check();
     let docs = machine.path("docs").canonicalize().unwrap();
-    assert_same(&docs, restic.restored(docs.to_str().unwrap()).path());
+    restic.assert_holds(docs.to_str().unwrap(), &docs);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Recoveries: into a volume, into a workload's volumes, once or always, and never over newer data.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::machine::{Machine, assert_same};
 use super::manifest::{backup_of, recovery, repository, secret, to_deployment, trigger, web, workload};
 
@@ -27,6 +29,19 @@ fn into_a_volume() {
     assert_same(&machine.path("m/data"), &machine.path("m/restored"));
     assert_eq!(machine.events_of("Recovery default/copy"), [("copy-1".to_owned(), "SuccessfulRecovery".to_owned())]);
     machine.run(&["status", "m"]).succeeded().says(&["Recovery default/copy", "Recovered"]);
+}
+
+#[test]
+fn the_folder_itself_gets_its_owner_and_permissions_back() {
+    let machine = backed_up();
+    let mode = std::fs::Permissions::from_mode(0o750);
+    std::fs::set_permissions(machine.path("m/data"), mode).unwrap();
+    machine.manifests("trigger.yaml", &[trigger("now", "web")]);
+    machine.once().succeeded();
+    std::fs::rename(machine.path("m/data"), machine.path("before")).unwrap();
+    machine.manifests("recovery.yaml", &[recovery("back", &to_deployment("web"), "")]);
+    machine.once().succeeded();
+    assert_same(&machine.path("before"), &machine.path("m/data"));
 }
 
 #[test]

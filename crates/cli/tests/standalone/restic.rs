@@ -1,6 +1,6 @@
 //! The kind `Restic`, in both its generations.
 
-use super::machine::{Machine, assert_same};
+use super::machine::Machine;
 use super::manifest::{host_path, secret, secret_with, workload};
 
 #[test]
@@ -24,7 +24,7 @@ fn by_label_as_in_the_first_generation() {
     let snapshot = &web.snapshots()[0];
     assert_eq!((&snapshot["hostname"], &snapshot["paths"]), (&"web".into(), &serde_json::json!(["/mypath"])));
     assert!(snapshot["tags"].as_array().unwrap().contains(&"nightly".into()), "{snapshot}");
-    assert_same(&machine.path("m/data"), web.restored("/mypath").path());
+    web.assert_holds("/mypath", &machine.path("m/data"));
     machine.restic("m/repos/default/daemonset/agent/here").check();
     // The seed's events: the Restic's name and a count, in its namespace.
     let event = |name: &str, reason: &str| (name.to_owned(), reason.to_owned());
