@@ -97,7 +97,7 @@ impl Lock {
             monitor.check()?;
             match Self::try_acquire(repository, mode, monitor) {
                 Err(Error::Locked { lock, id }) if Instant::now() < deadline => {
-                    monitor.note(repository.location(), format!("waiting for {}", Error::Locked { lock, id }));
+                    monitor.note(repository.location(), format!("{}: waiting", Error::Locked { lock, id }));
                     // Rivals that met must not meet again and again.
                     let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
                     sleep_until((Instant::now() + jitter).min(deadline), monitor)?;

@@ -160,7 +160,8 @@ impl Encoder {
                 .compress_to_buffer(plain, &mut room)
                 .map_err(|error| Error::System { operation: "compress", reason: error.to_string() })?;
             // A compressed blob is marked by a raw length that is not zero: nothing at all cannot be one.
-            if compressed < plain.len() && !plain.is_empty() {
+            // A tree is compressed always, as restic does it: prune takes one that is not for a leftover of format 1.
+            if (compressed < plain.len() || kind == BlobKind::Tree) && !plain.is_empty() {
                 raw_length = u32::try_from(plain.len())
                     .map_err(|_| Error::System { operation: "store a blob", reason: "it has 4 GiB or more".into() })?;
             } else {
