@@ -75,7 +75,8 @@ fn keep_policy(policy: &RetentionPolicy) -> KeepPolicy {
         within_weekly: span(keep_within_weekly),
         within_monthly: span(keep_within_monthly),
         within_yearly: span(keep_within_yearly),
-        tags: keep_tags.iter().map(|tag| TagList(vec![tag.clone()])).collect(),
+        // Tags with commas between them must all be there, as restic's --keep-tag has it.
+        tags: keep_tags.iter().map(|tags| TagList(tags.split(',').map(str::to_owned).collect())).collect(),
     }
 }
 

@@ -1,3 +1,5 @@
+//! Trees that make no sense are found, and named.
+
 use std::time::Duration;
 
 use holdfast_store::MemoryStore;
