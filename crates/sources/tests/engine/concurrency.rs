@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use holdfast_repository::backup::{BackupOptions, backup};
 use holdfast_repository::check::ReadData;
-use holdfast_repository::format::FileKind;
 use holdfast_repository::forget::forget;
+use holdfast_repository::format::FileKind;
 use holdfast_repository::prune::{PruneOptions, prune};
 use holdfast_repository::source::{DirEntries, Entry, OpenFile, Source, SourceError};
 use holdfast_repository::{Error, Event, LockOptions, Monitor};

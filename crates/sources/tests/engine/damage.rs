@@ -107,9 +107,9 @@ fn restored(repository: &Arc<Repository>, original: &Original, id: &str, want: &
             Some(got) if got.content == want.content => good.push(path.display().to_string()),
             _ if result.is_err() => {}
             _ => {
-                let is_named = path.ancestors().any(|path| {
-                    path != Path::new("") && told.contains(&format!("/{}:", path.display()))
-                });
+                let is_named = path
+                    .ancestors()
+                    .any(|path| path != Path::new("") && told.contains(&format!("/{}:", path.display())));
                 assert!(is_named, "{path:?} is not as it was, and nobody says so: {told:?}");
             }
         }
@@ -142,9 +142,7 @@ fn try_everything(original: &Original, kind: &str, store: &MemoryStore) {
         restored.iter().zip(&original.snapshots).all(|(got, (_, want))| got.as_ref().map(Vec::len) == Some(want.len()))
     };
     // A snapshot that was taken away leaves no trace; every other damage of what is needed is found.
-    let is_gone = |repository: &Arc<Repository>| {
-        original.snapshots.iter().any(|(id, _)| !store_has(repository, id))
-    };
+    let is_gone = |repository: &Arc<Repository>| original.snapshots.iter().any(|(id, _)| !store_has(repository, id));
     assert!(!clean || is_whole(&before) || is_gone(&repository), "{kind}: a clean check of what cannot be restored");
 
     // A new backup: damage in packs shows only when they are read, all other damage at once.
@@ -171,7 +169,8 @@ fn try_everything(original: &Original, kind: &str, store: &MemoryStore) {
 
     let repository = open(store.snapshot()).unwrap();
     let _ = forget(&repository, &keep_two(), &Monitor::default());
-    let kept = store_has(&repository, &original.snapshots[2].0) || !store_has(&open(store.snapshot()).unwrap(), &original.snapshots[2].0);
+    let kept = store_has(&repository, &original.snapshots[2].0)
+        || !store_has(&open(store.snapshot()).unwrap(), &original.snapshots[2].0);
     assert!(kept, "{kind}: the newest snapshot was forgotten");
 }
 

@@ -1,19 +1,21 @@
 //! Killed at random moments: the repository is clean, finished snapshots are there and whole, and the next run goes on.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use holdfast_repository::backup::BackupOptions;
 use holdfast_repository::check::ReadData;
 use holdfast_repository::format::FileKind;
-use holdfast_repository::{Monitor, OpenOptions};
+use holdfast_repository::format::snapshot::SnapshotFilter;
+use holdfast_repository::snapshots::select;
+use holdfast_repository::{Id, OpenOptions, Repository};
 use tempfile::TempDir;
 
 use crate::look::{Sight, assert_same, look};
 use crate::oracle::{Bench, noise};
 use crate::worker::{Role, Worker};
-use crate::{Random, assert_whole, bring_back_all, save_all, tree};
+use crate::{Random, assert_whole, bring_back_all, save_all};
 
 /// How often, unless `HOLDFAST_KILLS` says otherwise.
 const KILLS: usize = 200;
@@ -31,6 +33,10 @@ struct Trial {
     /// How long each operation takes when it is let alone.
     durations: [Duration; 4],
     kills: [usize; 4],
+    /// How often each operation is to be killed.
+    wanted: usize,
+    /// Whether restic is to look at what the last kill has left.
+    oracle_is_due: bool,
     resumed: usize,
 }
 
@@ -43,18 +49,20 @@ fn killed_at_any_moment() {
         finished: Vec::new(),
         durations: [Duration::ZERO; 4],
         kills: [0; 4],
+        wanted: wanted.div_ceil(4),
+        oracle_is_due: false,
         resumed: 0,
     };
     let begun = Instant::now();
-    trial.change_data();
+    trial.change_data(LARGE_FILES);
     trial.backup();
     for role in Role::ALL {
         trial.measure(role);
     }
-    let mut attempts = 0;
-    while trial.kills.iter().any(|kills| *kills < wanted.div_ceil(4)) {
-        attempts += 1;
-        assert!(attempts <= 10 * wanted.max(10), "the workers end before they can be killed: {:?}", trial.kills);
+    let mut rounds = 0;
+    while Role::ALL.iter().any(|role| trial.is_wanted(*role)) {
+        rounds += 1;
+        assert!(rounds <= 10 + 5 * wanted, "the workers end before they can be killed: {:?}", trial.kills);
         trial.kill_backup();
         trial.kill_forget();
         trial.kill_prune();
@@ -66,13 +74,17 @@ fn killed_at_any_moment() {
 }
 
 impl Trial {
+    fn is_wanted(&self, role: Role) -> bool {
+        self.kills[role as usize] < self.wanted
+    }
+
     fn dir(&self) -> &Path {
         self.bench.dir.path()
     }
 
-    /// New large files, and some of the small ones changed.
-    fn change_data(&mut self) {
-        for n in 0..LARGE_FILES {
+    /// So many large files are new, and some of the small ones.
+    fn change_data(&mut self, large_files: u64) {
+        for n in 0..large_files {
             self.bench.write(&format!("large-{n}"), self.random.next(), LARGE_BYTES);
         }
         for n in 0..SMALL_FILES {
@@ -84,13 +96,13 @@ impl Trial {
         }
     }
 
-    fn path_of(&self, name: &str) -> std::path::PathBuf {
+    fn path_of(&self, name: &str) -> PathBuf {
         let path = self.bench.data().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         path
     }
 
-    fn open(&self) -> std::sync::Arc<holdfast_repository::Repository> {
+    fn open(&self) -> Arc<Repository> {
         self.bench.open_with(OpenOptions { pack_bytes: 4 << 20, ..OpenOptions::default() })
     }
 
@@ -106,7 +118,7 @@ impl Trial {
             self.add_snapshots();
         }
         if role == Role::Backup {
-            self.change_data();
+            self.change_data(LARGE_FILES);
         }
         let worker = Worker::start(role, self.dir());
         let begun = Instant::now();
@@ -120,32 +132,29 @@ impl Trial {
     fn add_snapshots(&mut self) {
         let repository = self.open();
         for _ in 0..4 {
-            let options = BackupOptions::new();
-            let source = tree(&self.bench.data());
-            let report = holdfast_repository::backup::backup(&repository, &source, &options, &Monitor::default());
-            let id = report.unwrap().snapshot.unwrap().to_string();
+            let (id, _) = save_all(&repository, &self.bench.data());
             let sight = self.finished.last().unwrap().1.clone();
             self.finished.push((id, sight));
         }
     }
 
-    /// Starts an operation and kills it after a random time; whether it was still at work.
-    fn strike(&mut self, role: Role) -> bool {
+    /// Starts an operation and kills it after a random time, unless it was killed often enough.
+    fn strike(&mut self, role: Role) {
+        if !self.is_wanted(role) {
+            return;
+        }
         let delay = self.durations[role as usize].mul_f64(self.random.fraction());
         let worker = Worker::start(role, self.dir());
         // Not to wait for anything: the moment of the kill is what is tried.
         std::thread::sleep(delay);
-        let killed = worker.kill();
-        self.kills[role as usize] += usize::from(killed);
-        if killed && self.kills.iter().sum::<usize>() % ORACLE_EVERY == 0 {
-            self.bench.run(&["unlock"]);
-            self.bench.assert_clean();
+        if worker.kill() {
+            self.kills[role as usize] += 1;
+            self.oracle_is_due = self.kills.iter().sum::<usize>().is_multiple_of(ORACLE_EVERY);
         }
         // Takes away the dead process's lock, too, as any next run does.
         assert_whole(&self.open(), ReadData::None);
         let locks = self.open().list(FileKind::Lock).unwrap();
         assert!(locks.is_empty(), "a dead process keeps its lock");
-        killed
     }
 
     fn stored(&self) -> Vec<String> {
@@ -172,20 +181,21 @@ impl Trial {
     }
 
     fn kill_backup(&mut self) {
-        self.change_data();
+        // Four packs of data are in the first index that a run writes: not each has so many.
+        let large_files = if self.random.below(3) == 0 { LARGE_FILES } else { 2 };
+        self.change_data(large_files);
         let indexes = self.open().list(FileKind::Index).unwrap().len();
         self.strike(Role::Backup);
         self.assert_all_there();
         self.learn();
+        self.ask_restic_if_due();
         let has_new_index = self.open().list(FileKind::Index).unwrap().len() > indexes;
-        let changed = LARGE_FILES * LARGE_BYTES as u64;
+        let changed = large_files * LARGE_BYTES as u64;
         let added = self.backup();
-        // Four packs of data are in the first index that a run writes.
         if has_new_index {
             self.resumed += 1;
             assert!(added < changed / 2, "{added} bytes were stored again of {changed}");
         }
-        self.oracle_if_due();
     }
 
     fn kill_forget(&mut self) {
@@ -196,34 +206,34 @@ impl Trial {
             assert!(stored.contains(id), "snapshot {id} was to be kept");
         }
         self.learn();
+        self.ask_restic_if_due();
         Worker::start(Role::Forget, self.dir()).finish();
         self.learn();
         assert_eq!(self.finished.len(), 2);
-        self.oracle_if_due();
     }
 
     fn kill_prune(&mut self) {
         self.strike(Role::Prune);
         self.assert_all_there();
+        self.ask_restic_if_due();
         Worker::start(Role::Prune, self.dir()).finish();
         assert_whole(&self.open(), ReadData::None);
         self.assert_all_there();
-        self.oracle_if_due();
     }
 
     fn kill_restore(&mut self) {
         let target = self.dir().join("target");
         self.strike(Role::Restore);
         self.assert_all_there();
+        self.ask_restic_if_due();
         let (id, want) = self.finished.last().unwrap();
         bring_back_all(&self.open(), id, &self.bench.data(), &target);
         assert_same(want, &look(&target), "restored again after a kill");
         std::fs::remove_dir_all(&target).unwrap();
-        self.oracle_if_due();
     }
 
-    fn oracle_if_due(&mut self) {
-        if self.kills.iter().sum::<usize>() % ORACLE_EVERY == 0 {
+    fn ask_restic_if_due(&mut self) {
+        if std::mem::take(&mut self.oracle_is_due) {
             self.ask_restic();
         }
     }
@@ -232,11 +242,9 @@ impl Trial {
     fn ask_restic(&self) {
         self.bench.assert_clean();
         // Those of one content once.
-        let trees: BTreeMap<_, _> = self
-            .finished
-            .iter()
-            .map(|saved| (self.open().load_snapshot(&saved.0.parse().unwrap()).unwrap().tree, saved))
-            .collect();
+        let repository = self.open();
+        let trees: BTreeMap<_, _> =
+            self.finished.iter().map(|saved| (folder_tree(&repository, &saved.0, &self.bench.data()), saved)).collect();
         for (id, want) in trees.values() {
             let target = TempDir::new_in(self.dir()).unwrap();
             let folder = format!("{id}:{}", self.bench.data().display());
@@ -244,4 +252,8 @@ impl Trial {
             assert_same(want, &look(target.path()), "restored by restic");
         }
     }
+}
+
+fn folder_tree(repository: &Repository, snapshot: &str, dir: &Path) -> Id {
+    select(repository, &format!("{snapshot}:{}", dir.display()), &SnapshotFilter::default()).unwrap().tree
 }
