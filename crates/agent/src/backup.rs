@@ -74,12 +74,13 @@ pub(crate) fn lock_options() -> LockOptions {
     LockOptions { wait: std::time::Duration::from_secs(10 * 60) }
 }
 
-/// Runs a backup.
+/// Runs a backup. A repository that is missing where one was should not be made anew: its disk may not be mounted.
 pub fn run(
     planned: &PlannedBackup,
     repository: &PlannedRepository,
     objects: &[Object],
     volumes: &Path,
+    if_missing: IfMissing,
     monitor: &Monitor,
 ) -> Result<(Arc<Repository>, Done), BackupError> {
     let failed = |source| BackupError::Backup { repository: planned.repository.clone(), source };
@@ -97,7 +98,7 @@ pub fn run(
         .iter()
         .map(|snapshot| file_tree(planned, snapshot, objects, volumes))
         .collect::<Result<Vec<_>, _>>()?;
-    let repository = open::open(repository, objects, options, IfMissing::Init)?;
+    let repository = open::open(repository, objects, options, if_missing)?;
     let mut done = Done::default();
     for (snapshot, tree) in planned.snapshots.iter().zip(trees) {
         let options = BackupOptions {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_api::manifest::{self, Object, Outcome};
@@ -54,6 +54,9 @@ impl Folder {
 /// Files are named as `folder` is written, so that messages can be pasted into an editor. An unreadable file is
 /// an error of the folder as a whole: what stood in it would look removed.
 pub fn read(folder: &Path, apart: &[&Path]) -> Result<Folder, FolderError> {
+    // Relative hostPaths are joined to the names of files: two ways to write one directory would pass for two.
+    let goes_up = folder.components().any(|part| part == Component::ParentDir);
+    let folder = if goes_up { &real(folder) } else { folder };
     let mut walk = Walk { root: real(folder), apart: apart.iter().map(|path| real(path)).collect(), ..Walk::default() };
     if folder.is_file() {
         walk.files.push((folder.display().to_string(), read_file(folder)?));
@@ -229,7 +232,10 @@ mod tests {
         fs::write(at("repository/config"), "").unwrap();
         fs::create_dir(at("repository/keys")).unwrap();
         let pod = |path: &str| {
-            format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: p-{}}}\nspec: {{containers: [{{name: m, image: i}}], volumes: [{{name: v, hostPath: {{path: {path}}}}}]}}\n", path.len())
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: p-{}}}\nspec: {{containers: [{{name: m, image: i}}], volumes: [{{name: v, hostPath: {{path: {path}}}}}]}}\n",
+                path.len()
+            )
         };
         fs::write(at("pod.yaml"), pod("./data")).unwrap();
         fs::write(at("team/pod.yaml"), pod(at("team/files").to_str().unwrap())).unwrap();

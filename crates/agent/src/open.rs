@@ -60,7 +60,7 @@ pub enum OpenError {
         key: String,
         /// Why.
         #[source]
-        source: RepositoryError,
+        source: Box<RepositoryError>,
     },
     /// The repository cannot be opened.
     #[error("repository {id}")]
@@ -76,7 +76,7 @@ pub enum OpenError {
 /// What to do where there is no repository yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IfMissing {
-    /// Make one: the first backup does.
+    /// Make one: the first backup into it does.
     Init,
     /// Fail: what is to be restored must be there.
     Fail,
@@ -101,7 +101,7 @@ pub fn open(
                 id: id(),
                 secret: secret_of(planned),
                 key: planned.env.get(secret_keys::RESTIC_PASSWORD).cloned().unwrap_or_default(),
-                source,
+                source: Box::new(source),
             },
             source => OpenError::Repository { id: id(), source },
         })

@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use crate::folder::{self, Folder, FolderError, Watch};
 use crate::http::{Page, Server};
 use crate::journal::Event;
+use crate::open::IfMissing;
 use crate::state::{Run, State, StateError, StateFolder};
 use crate::status::Status;
 use crate::work::{self, Ended, chain};
@@ -159,8 +160,16 @@ struct Running {
 
 #[derive(Clone)]
 pub(crate) enum Task {
-    Backup { planned: PlannedBackup, repository: PlannedRepository, last_check: Option<Timestamp> },
-    Recovery { planned: PlannedRecovery, repository: PlannedRepository },
+    Backup {
+        planned: PlannedBackup,
+        repository: PlannedRepository,
+        if_missing: IfMissing,
+        last_check: Option<Timestamp>,
+    },
+    Recovery {
+        planned: PlannedRecovery,
+        repository: PlannedRepository,
+    },
 }
 
 /// The settings of the planner for a folder.
@@ -386,12 +395,16 @@ impl Standalone<'_> {
             let repository = |id: &str| plan.repositories.iter().find(|repository| repository.id == id).cloned();
             let task = if let Some(planned) = plan.backups.iter().find(|backup| backup.id == due.id) {
                 repository(&planned.repository).map(|repository| {
-                    let last_check = self.state.repositories.get(&repository.id).and_then(|known| known.last_check);
+                    let known = self.state.repositories.get(&repository.id);
+                    let last_check = known.and_then(|known| known.last_check);
+                    let was_there =
+                        known.is_some_and(|known| known.last_location.as_ref() == Some(&repository.location));
+                    let if_missing = if was_there { IfMissing::Fail } else { IfMissing::Init };
                     let time_out = planned.time_out.map(|limit| limit.as_std());
                     (
                         planned.object.clone(),
                         time_out,
-                        Task::Backup { planned: planned.clone(), repository, last_check },
+                        Task::Backup { planned: planned.clone(), repository, if_missing, last_check },
                     )
                 })
             } else if let Some(planned) = plan.recoveries.iter().find(|recovery| recovery.id == due.id) {
@@ -428,7 +441,8 @@ impl Standalone<'_> {
         self.save(tell);
         let heard = Arc::default();
         let (messages, noted) = (self.messages.clone(), object.clone());
-        let monitor = work::monitor(&heard, move |note| _ = messages.send(Message::Note(noted.clone(), note.to_owned())));
+        let monitor =
+            work::monitor(&heard, move |note| _ = messages.send(Message::Note(noted.clone(), note.to_owned())));
         tell(Notice::Started { id, object: &object, monitor: &monitor });
         let job = work::Job {
             id: id.to_owned(),

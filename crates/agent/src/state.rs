@@ -268,6 +268,9 @@ pub struct RepositoryState {
     pub snapshot_count: u64,
     /// How many the last retention removed.
     pub snapshots_removed_on_last_cleanup: u64,
+    /// Where the last backup into it went: a repository that is missing there is not made anew.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_location: Option<String>,
     /// The first backup into it.
     pub first_backup_time: Option<Timestamp>,
     /// The last backup into it.
@@ -353,9 +356,8 @@ pub fn peek(folder: &Path) -> Result<State, StateError> {
         Err(source) => Err(StateError::Io { operation: "read", path, source }),
         Ok(json) => serde_json::from_slice(&json).map_err(|source| StateError::Damaged { path, source }),
     }?;
-    let is_held = File::open(folder.join("lock")).is_ok_and(|lock| {
-        rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK)
-    });
+    let is_held = File::open(folder.join("lock"))
+        .is_ok_and(|lock| rustix::fs::flock(&lock, FlockOperation::NonBlockingLockShared) == Err(Errno::WOULDBLOCK));
     if !is_held {
         state.take_back_all();
     }

@@ -14,7 +14,7 @@ pub(crate) fn way_out(error: &(dyn Error + 'static), location: &str) -> Option<S
             return Some(known);
         }
         if let Some(error) = error.downcast_ref::<holdfast_store::Error>() {
-            return of_storage(error).map(str::to_owned);
+            return of_storage(error, location);
         }
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return of_file_system(error.kind()).map(str::to_owned);
@@ -26,27 +26,34 @@ pub(crate) fn way_out(error: &(dyn Error + 'static), location: &str) -> Option<S
 
 fn of_repository(error: &RepositoryError, location: &str) -> Option<String> {
     match error {
-        RepositoryError::NoRepository { .. } => Some("is that the right place? the first backup makes the repository".into()),
-        RepositoryError::Locked { .. } => Some(format!(
-            "if that process is gone, `holdfast repo -r {location} unlock --remove-all` removes its lock"
-        )),
+        RepositoryError::NoRepository { .. } => Some(not_found(location)),
+        RepositoryError::Locked { .. } => {
+            Some(format!("if that process is gone, `holdfast repo -r {location} unlock --remove-all` removes its lock"))
+        }
         RepositoryError::Damaged { .. } | RepositoryError::MissingBlob { .. } => {
             Some(format!("`holdfast repo -r {location} check --read-data` tells what is affected"))
         }
         // A transparent error hides itself from the chain of sources.
-        RepositoryError::Store(error) => of_storage(error).map(str::to_owned),
+        RepositoryError::Store(error) => of_storage(error, location),
         _ => None,
     }
 }
 
-fn of_storage(error: &holdfast_store::Error) -> Option<&'static str> {
-    match error.kind {
-        ErrorKind::Full => Some("make room, or mount it writable; what was stored so far is used by the next run"),
-        ErrorKind::PermissionDenied => Some("may this user, with the keys of the Secret, read and write there?"),
-        ErrorKind::Unavailable => Some("is the server up, and its address right?"),
-        ErrorKind::NotFound => Some("is the disk mounted, the bucket made?"),
-        _ => None,
-    }
+fn of_storage(error: &holdfast_store::Error, location: &str) -> Option<String> {
+    Some(match error.kind {
+        ErrorKind::Full => "make room, or mount it writable; what was stored so far is used by the next run".into(),
+        ErrorKind::PermissionDenied => "may this user, with the keys of the Secret, read and write there?".into(),
+        ErrorKind::Unavailable => "is the server up, and its address right?".into(),
+        ErrorKind::NotFound => not_found(location),
+        _ => return None,
+    })
+}
+
+fn not_found(location: &str) -> String {
+    format!(
+        "is that the right place, its disk mounted, its bucket made? `holdfast repo -r {location} init` makes a new \
+         repository there"
+    )
 }
 
 fn of_file_system(kind: io::ErrorKind) -> Option<&'static str> {

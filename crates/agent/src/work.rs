@@ -135,8 +135,8 @@ impl Job {
         let objects = &manifests.objects;
         let outcome = |incomplete| if incomplete { Outcome::Incomplete } else { Outcome::Succeeded };
         match task {
-            Task::Backup { planned, repository: at, last_check } => {
-                match backup::run(&planned, &at, objects, &volumes, &monitor) {
+            Task::Backup { planned, repository: at, if_missing, last_check } => {
+                match backup::run(&planned, &at, objects, &volumes, if_missing, &monitor) {
                     Err(error) => {
                         Ended::failed(id, planned.host, explained(&error, &at.location), is_interrupted(&error))
                     }
@@ -271,7 +271,6 @@ mod tests {
 
     #[test]
     fn a_panic_is_a_failed_run() {
-        #[expect(clippy::panic, reason = "it is what is tested")]
         let ended = caught("Backup/demo/web/web".to_owned(), || panic!("index 7 of {}", 3));
         assert_eq!((ended.id.as_str(), ended.outcome), ("Backup/demo/web/web", Outcome::Failed));
         assert_eq!(ended.errors, ["a defect in holdfast ended the run, please report it: index 7 of 3"]);

@@ -61,7 +61,8 @@ pub(crate) fn run(args: &ProtectArgs, output: &Output) -> Result<u8> {
     let exclude = own_folder(dir, &paths)?;
     let manifest = manifest(&name, &paths, &exclude, &backend, &schedule, *keep_last)?;
     write_new(&manifest_path, manifest.as_bytes(), 0o644)?;
-    let json = json!({"manifest": manifest_path, "secret": secret_path, "newPassword": new_password, "exclude": exclude});
+    let json =
+        json!({"manifest": manifest_path, "secret": secret_path, "newPassword": new_password, "exclude": exclude});
     output.result(&json, || {
         let (dir, secret) = (dir.display(), secret_path.display());
         let mut lines = vec![format!("wrote {}", manifest_path.display()), String::new()];
@@ -159,8 +160,11 @@ fn backend(to: &str, name: &str, paths: &[PathBuf]) -> Result<(serde_json::Value
         Location::Local(path) => {
             let path = real(&path)?;
             if let Some(around) = paths.iter().find(|protected| path.starts_with(protected)) {
-                let message =
-                    format!("the repository {} lies in {}, and would be backed up into itself", path.display(), around.display());
+                let message = format!(
+                    "the repository {} lies in {}, and would be backed up into itself",
+                    path.display(),
+                    around.display()
+                );
                 return Err(Failure::with_hint(message, "choose a place outside, best on another disk"));
             }
             let is_there = path.join("config").is_file();
@@ -259,8 +263,10 @@ fn manifest(
         ("What there is: the folders, as a workload would see them.", workload),
         ("What to back up, when, and how much history to keep.", backup),
     ];
-    let texts: Vec<String> =
-        documents.iter().map(|(comment, object)| Ok(format!("# {comment}\n{}", yaml(object)?))).collect::<Result<_>>()?;
+    let texts: Vec<String> = documents
+        .iter()
+        .map(|(comment, object)| Ok(format!("# {comment}\n{}", yaml(object)?)))
+        .collect::<Result<_>>()?;
     Ok(texts.join("---\n"))
 }
 
@@ -287,7 +293,10 @@ fn exists(path: &Path) -> Failure {
 }
 
 fn cannot_write(path: &Path, error: &std::io::Error) -> Failure {
-    Failure::with_hint(format!("cannot write {}: {error}", path.display()), "choose a --dir that this user can write to")
+    Failure::with_hint(
+        format!("cannot write {}: {error}", path.display()),
+        "choose a --dir that this user can write to",
+    )
 }
 
 #[cfg(test)]

@@ -146,7 +146,9 @@ impl<'a> Talk<'a> {
                 self.clear(id);
                 self.line(format!("{object}: stopped before its end; it is due again at the next start"));
             }
-            Notice::Warning(event) => self.problem(format!("{} {}: {}", local(event.time), event.involved_object, event.message)),
+            Notice::Warning(event) => {
+                self.problem(format!("{} {}: {}", local(event.time), event.involved_object, event.message))
+            }
             Notice::Note(note) => self.line(format!("note: {note}")),
             Notice::Trouble(trouble) => self.problem(format!("error: {trouble}")),
         }
@@ -248,7 +250,7 @@ impl<'a> Talk<'a> {
         }
         if !self.told_how_to_look && !self.once && run.outcome == Outcome::Succeeded && object.kind != "Recovery" {
             self.told_how_to_look = true;
-            self.line(format!("  look into it: holdfast repo -r {repository} snapshots (restic reads it, too)"));
+            self.line(format!("  look into it, with the password of its Secret: holdfast repo -r {repository} snapshots (restic reads it, too)"));
         }
     }
 

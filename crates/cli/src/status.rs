@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use clap::Args;
+use holdfast_agent::state::RepositoryState;
 use holdfast_agent::status::{BackupStatus, Status};
 use indicatif::HumanBytes;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
@@ -29,68 +30,91 @@ pub(crate) fn run(args: &StatusArgs, output: &Output) -> Result<u8> {
 
 fn text(status: &Status, now: Timestamp) -> String {
     let mut parts = Vec::new();
-    if !status.backups.is_empty() {
-        let mut table =
-            table(&["BACKUP", "HOST", "TARGET", "SCHEDULE", "LAST SUCCESS", "NEXT", "SNAPSHOTS", "SIZE", "LAST ERROR"]);
-        for backup in &status.backups {
-            let repository = status.repositories.iter().find(|repository| repository.id == backup.repository);
-            let snapshots = repository.filter(|repository| repository.state.last_backup_time.is_some());
-            table.add_row([
-                backup.object.to_string(),
-                backup.host.clone(),
-                backup.target.key().to_string(),
-                schedule(backup),
-                backup
-                    .last_success
-                    .map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time)))),
-                next(backup, now),
-                snapshots.map_or_else(|| "-".into(), |repository| repository.state.snapshot_count.to_string()),
-                backup.size_bytes.map_or_else(|| "-".into(), |size| HumanBytes(size).to_string()),
-                backup.last_error.as_deref().map_or_else(|| "-".into(), |error| error.chars().take(80).collect()),
-            ]);
-        }
-        parts.push(render(table));
-    }
-    if !status.recoveries.is_empty() {
-        let mut table = table(&["RECOVERY", "REPOSITORY", "PHASE", "LAST ERROR"]);
-        for recovery in &status.recoveries {
-            table.add_row([
-                recovery.object.to_string(),
-                recovery.repository.clone(),
-                format!("{:?}", recovery.phase),
-                recovery.last_error.as_deref().map_or_else(|| "-".into(), |error| error.chars().take(80).collect()),
-            ]);
-        }
-        parts.push(render(table));
-    }
-    if !status.repositories.is_empty() {
-        let mut table = table(&["REPOSITORY", "LOCATION", "SNAPSHOTS", "SIZE", "LAST CHECK", "INTEGRITY"]);
-        for repository in &status.repositories {
-            let known = repository.state.last_backup_time.is_some();
-            table.add_row([
-                repository.id.clone(),
-                repository.location.clone(),
-                if known { repository.state.snapshot_count.to_string() } else { "-".into() },
-                if known { HumanBytes(repository.state.size_bytes).to_string() } else { "-".into() },
-                repository
-                    .state
-                    .last_check
-                    .map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time)))),
-                match repository.state.integrity {
-                    None => "unknown".into(),
-                    Some(true) => "whole".into(),
-                    Some(false) => format!("DAMAGED: {}", repository.state.findings.first().map_or("", String::as_str)),
-                },
-            ]);
-        }
-        parts.push(render(table));
-    }
+    parts.extend((!status.backups.is_empty()).then(|| backups(status, now)));
+    parts.extend((!status.recoveries.is_empty()).then(|| recoveries(status)));
+    parts.extend((!status.repositories.is_empty()).then(|| repositories(status, now)));
     if parts.is_empty() {
         parts.push("nothing is protected: there is no Backup, Restic or Recovery in the folder".into());
     }
-    parts.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
-    parts.extend(status.errors.iter().map(|error| format!("error: {error}")));
+    // The tables have room for the beginning of an error only.
+    let failed_backups = status.backups.iter().map(|backup| (&backup.object, &backup.last_error));
+    let failed_recoveries = status.recoveries.iter().map(|recovery| (&recovery.object, &recovery.last_error));
+    let failed = failed_backups.chain(failed_recoveries).filter_map(|(object, error)| Some((object, error.as_ref()?)));
+    let mut lines: Vec<String> = failed.map(|(object, error)| format!("{object}: {error}")).collect();
+    lines.extend(status.warnings.iter().map(|warning| format!("warning: {warning}")));
+    lines.extend(status.errors.iter().map(|error| format!("error: {error}")));
+    parts.extend((!lines.is_empty()).then(|| lines.join("\n")));
     parts.join("\n\n")
+}
+
+fn backups(status: &Status, now: Timestamp) -> String {
+    let mut table =
+        table(&["BACKUP", "HOST", "TARGET", "SCHEDULE", "LAST SUCCESS", "NEXT", "SNAPSHOTS", "SIZE", "LAST ERROR"]);
+    for backup in &status.backups {
+        let repository = status.repositories.iter().find(|repository| repository.id == backup.repository);
+        let snapshots = repository.filter(|repository| repository.state.last_backup_time.is_some());
+        table.add_row([
+            backup.object.to_string(),
+            backup.host.clone(),
+            backup.target.key().to_string(),
+            schedule(backup),
+            ago(backup.last_success, now),
+            next(backup, now),
+            snapshots.map_or_else(|| "-".into(), |repository| repository.state.snapshot_count.to_string()),
+            backup.size_bytes.map_or_else(|| "-".into(), |size| HumanBytes(size).to_string()),
+            beginning(backup.last_error.as_deref()),
+        ]);
+    }
+    render(table)
+}
+
+fn recoveries(status: &Status) -> String {
+    let mut table = table(&["RECOVERY", "REPOSITORY", "PHASE", "LAST ERROR"]);
+    for recovery in &status.recoveries {
+        table.add_row([
+            recovery.object.to_string(),
+            recovery.repository.clone(),
+            format!("{:?}", recovery.phase),
+            beginning(recovery.last_error.as_deref()),
+        ]);
+    }
+    render(table)
+}
+
+fn repositories(status: &Status, now: Timestamp) -> String {
+    let mut table = table(&["REPOSITORY", "LOCATION", "SNAPSHOTS", "SIZE", "LAST CHECK", "INTEGRITY"]);
+    for repository in &status.repositories {
+        let RepositoryState { integrity, findings, last_check, size_bytes, snapshot_count, last_backup_time, .. } =
+            &repository.state;
+        let known = last_backup_time.is_some();
+        table.add_row([
+            repository.id.clone(),
+            repository.location.clone(),
+            if known { snapshot_count.to_string() } else { "-".into() },
+            if known { HumanBytes(*size_bytes).to_string() } else { "-".into() },
+            ago(*last_check, now),
+            match integrity {
+                None => "unknown".into(),
+                Some(true) => "whole".into(),
+                Some(false) => format!("DAMAGED: {}", findings.first().map_or("", String::as_str)),
+            },
+        ]);
+    }
+    render(table)
+}
+
+fn ago(time: Option<Timestamp>, now: Timestamp) -> String {
+    time.map_or_else(|| "never".into(), |time| format!("{} ago", span(now.duration_since(time))))
+}
+
+/// As much of an error as a table has room for.
+fn beginning(error: Option<&str>) -> String {
+    const CHARS_MAX: usize = 50;
+    match error {
+        None => "-".into(),
+        Some(error) if error.chars().count() <= CHARS_MAX => error.to_owned(),
+        Some(error) => error.chars().take(CHARS_MAX).chain(['…']).collect(),
+    }
 }
 
 fn schedule(backup: &BackupStatus) -> String {

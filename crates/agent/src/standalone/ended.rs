@@ -1,6 +1,6 @@
 //! What becomes of a run that has ended: its place in the history, the repository's figures, the events.
 
-use holdfast_plan::ObjectKey;
+use holdfast_plan::{ObjectKey, PlannedRepository};
 use jiff::Timestamp;
 
 use super::{Notice, Running, Standalone, Task, Tell};
@@ -42,7 +42,21 @@ impl Standalone<'_> {
             true => format!("it took longer than its timeOut, and was stopped after {:#}", end.duration_since(start)),
             false => errors.join("; "),
         };
-        let run = Run { start, end, outcome, host, snapshots, files, bytes, bytes_added, forgotten, kept, error, triggers, notes };
+        let run = Run {
+            start,
+            end,
+            outcome,
+            host,
+            snapshots,
+            files,
+            bytes,
+            bytes_added,
+            forgotten,
+            kept,
+            error,
+            triggers,
+            notes,
+        };
         match outcome {
             Outcome::Succeeded => self.summary.succeeded += 1,
             Outcome::Incomplete => self.summary.incomplete += 1,
@@ -52,7 +66,7 @@ impl Standalone<'_> {
         let (repository, reason) = match task {
             Task::Backup { planned, repository, .. } => {
                 self.state.end_backup(&id, run.clone());
-                self.observe_backup(&repository.id, &run);
+                self.observe_backup(&repository, &run);
                 let reason = match (succeeded, planned.object.kind.as_str()) {
                     (true, "Restic") => Reason::Success,
                     (true, _) => Reason::SuccessfulBackup,
@@ -87,9 +101,10 @@ impl Standalone<'_> {
         self.state.repositories.entry(id.to_owned()).or_default()
     }
 
-    fn observe_backup(&mut self, id: &str, run: &Run) {
-        let known = self.repository(id);
+    fn observe_backup(&mut self, repository: &PlannedRepository, run: &Run) {
+        let known = self.repository(&repository.id);
         if !run.snapshots.is_empty() {
+            known.last_location = Some(repository.location.clone());
             known.first_backup_time.get_or_insert(run.end);
             known.last_backup_time = Some(run.end);
             known.snapshots_removed_on_last_cleanup = run.forgotten;

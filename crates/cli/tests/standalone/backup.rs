@@ -16,8 +16,13 @@ fn the_quickstart_saves_what_it_says() {
     for file in ["notes.yaml", "data/ideas.txt", "data/drafts/first.md"] {
         machine.write(&format!("m/{file}"), std::fs::read(example.join(file)).unwrap());
     }
-    machine.once().succeeded().says(&["Backup default/notes", "saved snapshot", "2 files"]).says(&["done: 1 run succeeded"]);
-    let restic = super::machine::Restic { password: "quickstart-only-choose-your-own".into(), ..machine.restic("m/repository") };
+    machine
+        .once()
+        .succeeded()
+        .says(&["Backup default/notes", "saved snapshot", "2 files"])
+        .says(&["done: 1 run succeeded"]);
+    let restic =
+        super::machine::Restic { password: "quickstart-only-choose-your-own".into(), ..machine.restic("m/repository") };
     restic.check();
     let snapshots = restic.snapshots();
     assert_eq!(snapshots.len(), 1);
@@ -171,13 +176,16 @@ fn config_maps_and_secrets_are_files() {
     assert_eq!(machine.restic("m/repo2").run(&["dump", "latest", "/data/id"]), "abc");
     // What is unchanged is not read again, what is changed is.
     machine.manifests("triggers.yaml", &[trigger("again", "one")]);
-    machine.manifests("all.yaml", &[
-        secret("secret"),
-        repository("repo", "repo"),
-        settings.replace("port=1", "port=2"),
-        deployment("one", "configMap: {name: settings}"),
-        backup("one", "one", "repo", ""),
-    ]);
+    machine.manifests(
+        "all.yaml",
+        &[
+            secret("secret"),
+            repository("repo", "repo"),
+            settings.replace("port=1", "port=2"),
+            deployment("one", "configMap: {name: settings}"),
+            backup("one", "one", "repo", ""),
+        ],
+    );
     machine.once().succeeded();
     assert_eq!(one.run(&["dump", "latest", "/data/app.conf"]), "port=2\n");
 }
@@ -229,4 +237,25 @@ fn damage_that_a_check_finds_is_shown_until_it_is_gone() {
     machine.once().exits(1).says(&["Repository default/repo", "damaged", &pack[..8]]);
     assert_eq!(machine.events_of("Repository default/repo")[1].1, "FailedCheck");
     machine.run(&["status", "m"]).says(&["default/repo", "DAMAGED"]);
+}
+
+#[test]
+fn a_claim_is_backed_up_from_its_local_volume() {
+    let volume = "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: disk}\nspec: {capacity: {storage: 1Gi}, \
+                  accessModes: [ReadWriteOnce], claimRef: {namespace: default, name: files}, local: {path: disk}}\n";
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: files}\nspec: {accessModes: [ReadWriteOnce], \
+                 resources: {requests: {storage: 1Gi}}}\n";
+    let of_claim = backup_of("PersistentVolumeClaim", "files", "files", "repo", "schedule: '@every 1h'");
+    let machine = Machine::with(&[
+        secret("secret"),
+        repository("repo", "repo"),
+        volume.to_owned(),
+        claim.to_owned(),
+        of_claim.replace("apps/v1", "v1").replace("  targetDirectories: [/data]\n", ""),
+    ]);
+    machine.write("m/disk/file", "text");
+    machine.once().succeeded();
+    let restic = machine.restic("m/repo");
+    let path = restic.snapshots()[0]["paths"][0].as_str().unwrap().to_owned();
+    restic.assert_holds(&path, &machine.path("m/disk"));
 }

@@ -88,6 +88,17 @@ fn a_manifest_file_will_do() {
 }
 
 #[test]
+fn a_folder_may_be_named_from_anywhere() {
+    let machine = Machine::with(&web(""));
+    machine.write("m/data/file", "text");
+    let mut command = machine.command(&["plan", "../../m", "--json"]);
+    command.current_dir(machine.path("m/data"));
+    let plan = ran(command).succeeded().json();
+    let root = machine.path("m").canonicalize().unwrap();
+    assert_eq!(plan["repositories"][0]["location"], root.join("repo").to_str().unwrap());
+}
+
+#[test]
 fn json_of_a_run_is_one_message_a_line() {
     let machine = Machine::with(&web(""));
     machine.write("m/data/file", "text");

@@ -23,7 +23,7 @@ fn a_wrong_password() {
         "put the right password there",
         "wrong password",
     ]);
-    machine.run(&["status", "m"]).says(&["Backup default/web", "key RESTIC_PASSWORD of"]);
+    machine.run(&["status", "m"]).says(&["Backup default/web: ", "key RESTIC_PASSWORD of", "wrong password"]);
     let json = machine.run(&["status", "m", "--json"]).json();
     assert!(json["backups"][0]["lastError"].as_str().unwrap().contains("wrong password"));
 }
@@ -67,9 +67,35 @@ fn ten_mistakes_are_ten_errors_and_the_rest_goes_on() {
 #[test]
 fn a_missing_directory_is_not_saved_as_an_empty_one() {
     let machine = Machine::with(&web(""));
-    machine.once().exits(1).says(&["FAILED: directory /data", "m/data does not exist", "create it, or mend the hostPath"]);
+    machine.once().exits(1).says(&[
+        "FAILED: directory /data",
+        "m/data does not exist",
+        "create it, or mend the hostPath",
+    ]);
     assert!(!machine.path("m/repo").exists(), "no repository is made for nothing");
     assert_eq!(machine.events_of("Backup default/web"), [("web-1".to_owned(), "FailedBackup".to_owned())]);
+}
+
+#[test]
+fn a_repository_that_has_gone_is_not_made_anew() {
+    let machine = Machine::with(&web(""));
+    machine.write("m/data/file", "text");
+    machine.once().succeeded();
+    // As when the disk of the backups is not mounted.
+    std::fs::rename(machine.path("m/repo"), machine.path("away")).unwrap();
+    machine.manifests("trigger.yaml", &[trigger("now", "web")]);
+    machine.once().exits(1).says(&["Backup default/web", "FAILED", "m/repo", "its disk mounted", " init`"]);
+    assert!(!machine.path("m/repo").exists());
+    std::fs::rename(machine.path("away"), machine.path("m/repo")).unwrap();
+    machine.manifests("trigger.yaml", &[trigger("again", "web")]);
+    machine.once().succeeded();
+    // Another place is a new beginning.
+    let mut manifests = web("");
+    manifests[1] = repository("repo", "repo2");
+    machine.manifests("all.yaml", &manifests);
+    machine.manifests("trigger.yaml", &[trigger("elsewhere", "web")]);
+    machine.once().succeeded();
+    assert_eq!(machine.restic("m/repo2").snapshots().len(), 1);
 }
 
 #[test]
@@ -138,7 +164,11 @@ fn a_time_out() {
 fn a_folder_that_is_not_there_or_empty() {
     let machine = Machine::new();
     for command in ["standalone", "plan", "status"] {
-        machine.run(&[command, "nowhere"]).exits(1).says(&["error", "nowhere", "No such file"]).says(&["hint", "holdfast protect"]);
+        machine
+            .run(&[command, "nowhere"])
+            .exits(1)
+            .says(&["error", "nowhere", "No such file"])
+            .says(&["hint", "holdfast protect"]);
     }
     machine.once().exits(1).says(&["nothing is protected"]);
 }

@@ -125,7 +125,11 @@ impl Machine {
 
     /// A repository made by the program.
     pub(crate) fn restic(&self, repository: &str) -> Restic {
-        Restic { repository: self.path(repository).display().to_string(), password: PASSWORD.to_owned(), env: Vec::new() }
+        Restic {
+            repository: self.path(repository).display().to_string(),
+            password: PASSWORD.to_owned(),
+            env: Vec::new(),
+        }
     }
 
     /// The event log, oldest first.
@@ -168,7 +172,13 @@ pub(crate) fn assert_same(one: &Path, other: &Path) {
     let mut command = Command::new("rsync");
     command.args(["-naHAXci", "--delete", "--numeric-ids"]).arg(one.join("")).arg(other.join(""));
     let ran = ran(command);
-    assert!(ran.code == 0 && ran.stdout.is_empty(), "{} and {} differ:\n{}", one.display(), other.display(), ran.text());
+    assert!(
+        ran.code == 0 && ran.stdout.is_empty(),
+        "{} and {} differ:\n{}",
+        one.display(),
+        other.display(),
+        ran.text()
+    );
 }
 
 /// restic, the judge.
@@ -182,7 +192,10 @@ impl Restic {
     #[track_caller]
     pub(crate) fn run(&self, args: &[&str]) -> String {
         let mut command = Command::new(tool("restic"));
-        command.args(["--no-cache", "--quiet", "-r", &self.repository]).args(args).env("RESTIC_PASSWORD", &self.password);
+        command
+            .args(["--no-cache", "--quiet", "-r", &self.repository])
+            .args(args)
+            .env("RESTIC_PASSWORD", &self.password);
         command.env("TZ", "UTC").envs(self.env.iter().map(|(name, value)| (name, value)));
         ran(command).succeeded().stdout
     }

@@ -1,7 +1,7 @@
 //! `holdfast` as a person uses it on one machine: the real binary, real folders, and restic as the judge of what
 //! it stored.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod backup;
 mod commands;

@@ -82,10 +82,5 @@ pub(crate) fn to_deployment(name: &str) -> String {
 
 /// A Deployment `web` with its data in `m/data`, backed up by `web` into the repository `repo` in `m/repo`.
 pub(crate) fn web(more: &str) -> Vec<String> {
-    vec![
-        secret("secret"),
-        repository("repo", "repo"),
-        deployment_at("web", "data"),
-        backup("web", "web", "repo", more),
-    ]
+    vec![secret("secret"), repository("repo", "repo"), deployment_at("web", "data"), backup("web", "web", "repo", more)]
 }

@@ -78,7 +78,11 @@ fn a_repository_with_another_password_is_refused() {
 fn a_repository_within_what_it_protects_is_refused() {
     let machine = with_docs();
     let args = ["protect", "docs", "--to", "docs/repo", "--dir", "backup"];
-    machine.run(&args).exits(1).says(&["docs/repo lies in", "backed up into itself"]).says(&["hint", "choose a place outside"]);
+    machine
+        .run(&args)
+        .exits(1)
+        .says(&["docs/repo lies in", "backed up into itself"])
+        .says(&["hint", "choose a place outside"]);
     assert!(!machine.path("backup").exists());
 }
 
@@ -96,12 +100,18 @@ fn its_own_folder_within_what_it_protects_is_left_out() {
 #[test]
 fn what_cannot_be_protected_is_said() {
     let machine = with_docs();
-    let run = |path: &str, more: &[&str]| machine.run(&[&["protect", path, "--to", "repo", "--dir", "backup"], more].concat());
+    let run = |path: &str, more: &[&str]| {
+        machine.run(&[&["protect", path, "--to", "repo", "--dir", "backup"], more].concat())
+    };
     run("nowhere", &[]).exits(1).says(&["cannot protect nowhere", "No such file"]).says(&["hint"]);
     run("docs/letter", &[]).exits(1).says(&["docs/letter", "not a folder"]).says(&["hint", "the folder it is in"]);
     run("docs", &["--every", "often"]).exits(1).says(&["--every", "often"]).says(&["hint", "30m"]);
     run("docs", &["--name", "My Docs"]).exits(1).says(&["My Docs"]).says(&["hint", "my-docs"]);
     run("docs", &["--keep-last", "0"]).exits(1).says(&["--keep-last"]);
-    machine.run(&["protect", "docs", "--to", "ftp:x", "--dir", "backup"]).exits(1).says(&["--to", "ftp"]).says(&["hint"]);
+    machine
+        .run(&["protect", "docs", "--to", "ftp:x", "--dir", "backup"])
+        .exits(1)
+        .says(&["--to", "ftp"])
+        .says(&["hint"]);
     assert!(!machine.path("backup").exists(), "nothing is written by a command that fails");
 }

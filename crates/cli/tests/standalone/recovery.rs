@@ -117,7 +117,11 @@ fn with_nothing_to_restore_it_fails_and_holds_no_backup_up() {
     manifests.push(recovery("back", &to_deployment("web"), ""));
     let machine = Machine::with(&manifests);
     machine.write("m/data/file", "text");
-    machine.once().exits(1).says(&["Recovery default/back", "FAILED", "default/repo"]).says(&["Backup default/web", "saved"]);
+    machine
+        .once()
+        .exits(1)
+        .says(&["Recovery default/back", "FAILED", "default/repo"])
+        .says(&["Backup default/web", "saved"]);
     assert_eq!(machine.read("m/data/file"), "text");
     machine.restic("m/repo").check();
     assert_eq!(machine.events_of("Recovery default/back")[0].1, "FailedRecovery");

@@ -28,7 +28,10 @@ fn by_label_as_in_the_first_generation() {
     machine.restic("m/repos/default/daemonset/agent/here").check();
     // The seed's events: the Restic's name and a count, in its namespace.
     let event = |name: &str, reason: &str| (name.to_owned(), reason.to_owned());
-    assert_eq!(machine.events_of("Restic default/config"), [event("config-1", "Success"), event("config-2", "Success")]);
+    assert_eq!(
+        machine.events_of("Restic default/config"),
+        [event("config-1", "Success"), event("config-2", "Success")]
+    );
     // A failure is the next number.
     std::fs::remove_dir_all(machine.path("m/data")).unwrap();
     for id in ["Restic/default/config/deployment.web", "Restic/default/config/daemonset.agent.here"] {
@@ -38,9 +41,16 @@ fn by_label_as_in_the_first_generation() {
             }
         });
     }
-    machine.run(&["standalone", "m", "--once", "--node", "here"]).exits(1).says(&["Restic default/config", "FAILED", "data"]);
+    machine.run(&["standalone", "m", "--once", "--node", "here"]).exits(1).says(&[
+        "Restic default/config",
+        "FAILED",
+        "data",
+    ]);
     let events = machine.events_of("Restic default/config");
-    assert!(events.contains(&event("config-3", "Failed")) || events.contains(&event("config-4", "Failed")), "{events:?}");
+    assert!(
+        events.contains(&event("config-3", "Failed")) || events.contains(&event("config-4", "Failed")),
+        "{events:?}"
+    );
     assert_eq!(web.snapshots().len(), 1, "what is there stays");
 }
 
@@ -63,7 +73,8 @@ fn by_selector_as_in_the_second_generation() {
     for _ in 0..2 {
         machine.once().succeeded();
         machine.edit_state(|state| {
-            state["observed"]["backups"]["Restic/default/config/deployment.web"]["lastStart"] = "2026-01-02T03:04:05Z".into();
+            state["observed"]["backups"]["Restic/default/config/deployment.web"]["lastStart"] =
+                "2026-01-02T03:04:05Z".into();
         });
     }
     let web = machine.restic("m/repos/team/deployment/web");
@@ -90,6 +101,10 @@ fn two_claims_on_one_workload_are_an_error() {
         workload("Deployment", "web", "labels: {tier: front}", "", &host_path("data")),
     ]);
     machine.write("m/data/file", "text");
-    machine.once().exits(1).says(&["Deployment default/web", "`one` and `two`", "let the label and the selectors lead to one"]);
+    machine.once().exits(1).says(&[
+        "Deployment default/web",
+        "`one` and `two`",
+        "let the label and the selectors lead to one",
+    ]);
     assert!(!machine.path("m/repos").exists());
 }

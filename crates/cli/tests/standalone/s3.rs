@@ -30,8 +30,7 @@ impl Server {
         command.arg(address.to_string()).args(["--console-address", &console.to_string(), "--certs-dir"]);
         command.arg(folder.path().join("certs")).arg(folder.path().join("data"));
         command.env("MINIO_ROOT_USER", KEY.0).env("MINIO_ROOT_PASSWORD", KEY.1).env("MINIO_UPDATE", "off");
-        let process =
-            command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+        let process = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let server = Self { process, address, _folder: folder };
         eventually("the server", || {
             std::net::TcpStream::connect(address).is_ok() && get(address, "/minio/health/ready").0 == 200
@@ -71,7 +70,11 @@ fn backup_retention_check_and_recovery_in_a_bucket() {
     let restic = Restic {
         repository: format!("s3:http://{}/bucket/a/b", server.address),
         password: "s3 secret".into(),
-        env: vec![("AWS_ACCESS_KEY_ID", KEY.0.into()), ("AWS_SECRET_ACCESS_KEY", KEY.1.into()), ("AWS_DEFAULT_REGION", "us-east-1".into())],
+        env: vec![
+            ("AWS_ACCESS_KEY_ID", KEY.0.into()),
+            ("AWS_SECRET_ACCESS_KEY", KEY.1.into()),
+            ("AWS_DEFAULT_REGION", "us-east-1".into()),
+        ],
     };
     restic.check();
     assert_eq!(restic.snapshots().len(), 1);
@@ -83,7 +86,8 @@ fn backup_retention_check_and_recovery_in_a_bucket() {
     assert_same(&machine.path("before"), &data);
     // Wrong keys: the Secret is the way out.
     let mut wrong = manifests;
-    wrong[0] = secret_with("secret", "RESTIC_PASSWORD: s3 secret, AWS_ACCESS_KEY_ID: a, AWS_SECRET_ACCESS_KEY: bbbbbbbb");
+    wrong[0] =
+        secret_with("secret", "RESTIC_PASSWORD: s3 secret, AWS_ACCESS_KEY_ID: a, AWS_SECRET_ACCESS_KEY: bbbbbbbb");
     machine.manifests("all.yaml", &wrong);
     machine.manifests("trigger.yaml", &[trigger("again", "web")]);
     machine.once().exits(1).says(&["Backup default/web", "FAILED", "default/repo", "keys of the Secret"]);

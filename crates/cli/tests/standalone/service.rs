@@ -18,10 +18,11 @@ fn with_much_data(manifests: &[String]) -> Machine {
     machine
 }
 
-/// Waits until a backup works in the repository.
+/// Waits until somebody holds a lock of the repository; a file on its way there has another name.
 fn wait_for_lock(machine: &Machine) {
     let locks = machine.path("m/repo/locks");
-    eventually("a lock", || std::fs::read_dir(&locks).is_ok_and(|mut entries| entries.next().is_some()));
+    let is_lock = |entry: std::fs::DirEntry| entry.file_name().len() == 64;
+    eventually("a lock", || std::fs::read_dir(&locks).is_ok_and(|entries| entries.flatten().any(is_lock)));
 }
 
 #[test]
@@ -38,7 +39,10 @@ fn pages_tell_how_it_stands() {
     let status: Value = serde_json::from_str(&status).unwrap();
     assert_eq!(code, 200);
     let web = &status["backups"][0];
-    assert_eq!((&web["object"], &web["schedule"], &web["runs"]), (&"Backup default/web".into(), &"@every 1h".into(), &1.into()));
+    assert_eq!(
+        (&web["object"], &web["schedule"], &web["runs"]),
+        (&"Backup default/web".into(), &"@every 1h".into(), &1.into())
+    );
     assert_eq!(status["repositories"][0]["snapshotCount"], 1);
     assert_eq!(status["repositories"][0]["integrity"], true);
     let (code, metrics) = get(address, "/metrics");
@@ -87,7 +91,8 @@ fn changes_of_the_folder_are_followed() {
     // A mistake is told, and what is right goes on.
     machine.manifests("bad.yaml", &[backup("bad", "nobody", "repo", "")]);
     service.wait_for("the mistake", |message| {
-        message["plan"]["errors"][0].as_str().is_some_and(|error| error.contains("nobody")) && message["plan"]["backups"][0]["host"] == "web"
+        message["plan"]["errors"][0].as_str().is_some_and(|error| error.contains("nobody"))
+            && message["plan"]["backups"][0]["host"] == "web"
     });
     // A changed schedule, and a removed object.
     machine.manifests("backup.yaml", &[backup("web", "web", "repo", "").replace("1h", "2h")]);
@@ -163,7 +168,9 @@ fn killed_in_the_middle_it_goes_on_at_the_next_start() {
     assert_ne!(machine.restic("m/repo").run(&["list", "locks"]), "");
     let mut service = machine.start();
     service.wait_for("a word about the lock", |message| {
-        message["messageType"] == "note" && message["message"].as_str().unwrap().contains("lock") && message["message"].as_str().unwrap().contains("removed")
+        message["messageType"] == "note"
+            && message["message"].as_str().unwrap().contains("lock")
+            && message["message"].as_str().unwrap().contains("removed")
     });
     let run = service.wait_for_end("Backup default/web");
     assert_eq!(run["outcome"], "Succeeded");
@@ -213,7 +220,11 @@ fn another_program_on_the_repository_is_waited_for() {
     machine.once().succeeded();
     // restic, in the middle of a backup: it reads until its input ends.
     let mut restic = Command::new(tool("restic"));
-    restic.args(["--no-cache", "-q", "-r"]).arg(machine.path("m/repo")).args(["backup", "--stdin"]).env("RESTIC_PASSWORD", PASSWORD);
+    restic
+        .args(["--no-cache", "-q", "-r"])
+        .arg(machine.path("m/repo"))
+        .args(["backup", "--stdin"])
+        .env("RESTIC_PASSWORD", PASSWORD);
     let mut restic = restic.stdin(Stdio::piped()).spawn().unwrap();
     restic.stdin.as_mut().unwrap().write_all(b"some").unwrap();
     wait_for_lock(&machine);
@@ -221,7 +232,7 @@ fn another_program_on_the_repository_is_waited_for() {
     let mut service = machine.start();
     let pid = restic.id().to_string();
     service.wait_for("a word about the wait", |message| {
-        message["message"].as_str().is_some_and(|note| note.contains("waiting for") && note.contains(&pid))
+        message["message"].as_str().is_some_and(|note| note.contains("is locked by") && note.contains(&pid))
     });
     drop(restic.stdin.take());
     assert!(restic.wait().unwrap().success());
@@ -325,4 +336,27 @@ fn a_repository_that_restic_made_is_used() {
     machine.once().succeeded();
     restic.check();
     assert_eq!(restic.snapshots().len(), 1);
+}
+
+#[test]
+fn a_state_that_cannot_be_saved_is_told_and_stops_no_backup() {
+    let machine = Machine::with(&web("paused: true"));
+    machine.write("m/data/file", "text");
+    let mut service = machine.start();
+    let address = service.address();
+    service.wait_for_type("waiting");
+    // In the way of the new state, also for root.
+    let in_the_way = machine.path("m/.holdfast/state.json.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    machine.manifests("trigger.yaml", &[trigger("now", "web")]);
+    let message = service.wait_for_type("error");
+    assert!(message["message"].as_str().unwrap().contains("cannot write m/.holdfast/state.json"), "{message}");
+    assert_eq!(service.wait_for_end("Backup default/web")["outcome"], "Succeeded");
+    eventually("trouble on the page", || get(address, "/healthz").0 == 503);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    machine.manifests("trigger.yaml", &[trigger("again", "web")]);
+    service.wait_for_end("Backup default/web");
+    eventually("no trouble on the page", || get(address, "/healthz").0 == 200);
+    service.stops();
+    assert_eq!(machine.state()["runs"]["Backup/default/web/deployment.web"]["count"], 2);
 }
