@@ -1,6 +1,6 @@
 //! The event log: what Kubernetes would show as Events, one JSON object a line.
 //!
-//! Names are those of seed 000, `<object>-<count>`, numbered per object and never reused; reasons are those of
+//! Names are those of seed 000, `<object>-<count>`, numbered per name and never reused; reasons are those of
 //! the seeds: `Success` and `Failed` for backups of the first generation's `Restic`, the longer ones otherwise.
 
 use std::fs::File;

@@ -59,7 +59,8 @@ pub struct State {
     pub runs: BTreeMap<String, Runs>,
     /// Repositories by id.
     pub repositories: BTreeMap<String, RepositoryState>,
-    /// How many events each object has had, by `Kind namespace/name`: events are numbered by it.
+    /// How many events the objects of each `namespace/name` have had: events are numbered by it, and no two of a namespace
+    /// have one name, though a Backup and its Repository may.
     pub event_counts: BTreeMap<String, u64>,
 }
 
@@ -145,7 +146,7 @@ impl State {
 
     /// The number of an object's next event.
     pub fn next_event(&mut self, object: &ObjectKey) -> u64 {
-        let count = self.event_counts.entry(object.to_string()).or_default();
+        let count = self.event_counts.entry(format!("{}/{}", object.namespace, object.name)).or_default();
         *count += 1;
         *count
     }
@@ -392,12 +393,19 @@ mod tests {
     }
 
     #[test]
+    fn no_two_events_of_a_namespace_have_one_name() {
+        let mut state = State::default();
+        let mut next = |kind: &str, namespace: &str| state.next_event(&ObjectKey::new(kind, namespace, "web"));
+        assert_eq!([next("Backup", "a"), next("Repository", "a"), next("Backup", "b")], [1, 2, 1]);
+    }
+
+    #[test]
     fn what_was_saved_is_loaded() {
         let folder = tempfile::tempdir().unwrap();
         let held = StateFolder::open(folder.path()).unwrap();
         let mut state = held.load().unwrap();
         assert!(state.runs.is_empty());
-        state.event_counts.insert("Backup demo/web".into(), 7);
+        state.event_counts.insert("demo/web".into(), 7);
         held.save(&state).unwrap();
         assert_eq!(held.load().unwrap().event_counts, state.event_counts);
     }

@@ -250,7 +250,7 @@ impl<'a> Talk<'a> {
         }
         if !self.told_how_to_look && !self.once && run.outcome == Outcome::Succeeded && object.kind != "Recovery" {
             self.told_how_to_look = true;
-            self.line(format!("  look into it, with the password of its Secret: holdfast repo -r {repository} snapshots (restic reads it, too)"));
+            self.line(format!("  look into it: holdfast repo -r {repository} snapshots (restic reads it, too)"));
         }
     }
 
