@@ -172,8 +172,8 @@ fn nobody_else_works_while_a_prune_runs() {
         let (told, is_told) = mpsc::channel();
         let waiting = scope.spawn(|| {
             let note = move |event| {
-                if let Event::Note { message, .. } = event {
-                    let _ = told.send(message);
+                if let Event::Note { item, message } = event {
+                    let _ = told.send(format!("{item}: {message}"));
                 }
             };
             let lock = LockOptions { wait: Duration::from_secs(60) };
@@ -185,7 +185,7 @@ fn nobody_else_works_while_a_prune_runs() {
         pruning.join().unwrap();
         let report = waiting.join().unwrap();
         assert_eq!((report.errors, report.summary.data_blobs), (0, 0));
-        assert!(note.starts_with("waiting for") && note.contains(&format!("process {us}")), "{note}");
+        assert!(note.contains("waiting") && note.contains(&format!("process {us}")), "{note}");
     });
     bench.assert_clean();
 }
