@@ -19,6 +19,7 @@ pub mod chunker;
 pub mod copy;
 pub mod crypto;
 mod error;
+mod failure;
 pub mod forget;
 pub mod format;
 mod hash;

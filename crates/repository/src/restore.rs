@@ -29,11 +29,12 @@ mod tests;
 mod walk;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::decide::Overwrite;
 pub use self::metadata::{OwnerLookup, Owners};
+use crate::failure::Failure;
 use crate::lock::{Lock, LockMode, LockOptions};
 use crate::pattern::PatternList;
 use crate::{Error, Id, Monitor, Repository, Result};
@@ -225,26 +226,4 @@ impl Run<'_> {
 
 fn add(counter: &AtomicU64, n: u64) {
     counter.fetch_add(n, Ordering::Relaxed);
-}
-
-/// The first failure that ends the restore.
-#[derive(Default)]
-struct Failure {
-    has_failed: AtomicBool,
-    error: Mutex<Option<Error>>,
-}
-
-impl Failure {
-    fn set(&self, error: Error) {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-        self.has_failed.store(true, Ordering::Release);
-    }
-
-    fn check(&self) -> Result<()> {
-        if self.has_failed.load(Ordering::Acquire) { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    fn take(&self) -> Result<()> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
-    }
 }

@@ -1,7 +1,6 @@
 //! Reading files: small ones whole by a worker, larger ones cut into chunks that all workers share.
 
 use std::io::Read;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender, select_biased};
@@ -9,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender, select_biased};
 use super::Run;
 use super::dirs::{Directories, Directory};
 use crate::chunker::CHUNK_MIN;
+use crate::failure::Failure;
 use crate::format::BlobKind;
 use crate::format::node::Node;
 use crate::hash::sha256_pair;
@@ -52,33 +52,6 @@ struct LargeState {
     stored: usize,
     /// The file's entry, and how many chunks it has, once it was read to its end.
     end: Option<(Node, usize)>,
-}
-
-/// The first failure of any thread: it ends the backup.
-#[derive(Default)]
-pub(super) struct Failure {
-    failed: AtomicBool,
-    error: Mutex<Option<Error>>,
-}
-
-impl Failure {
-    pub(super) fn set(&self, error: Error) {
-        let mut first = self.error.lock().unwrap_or_else(PoisonError::into_inner);
-        self.failed.store(true, Ordering::Relaxed);
-        // Who was only stopped because of another's failure knows nothing of the cause.
-        if matches!(*first, None | Some(Error::Interrupted)) {
-            *first = Some(error);
-        }
-    }
-
-    /// Fails once anything has failed.
-    pub(super) fn check(&self) -> Result<()> {
-        if self.failed.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
-    }
-
-    pub(super) fn take(&self) -> Result<()> {
-        self.error.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
-    }
 }
 
 /// Bounds the memory of chunks that wait to be stored, and keeps their buffers for reuse.

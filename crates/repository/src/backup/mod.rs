@@ -25,6 +25,7 @@ use crossbeam_channel::bounded;
 
 use self::dirs::Directories;
 use self::files::{Budget, Files};
+use crate::failure::Failure;
 use crate::format::snapshot::{Snapshot, SnapshotSummary};
 use crate::format::time::Timestamp;
 use crate::format::{BlobKind, FileKind};
@@ -140,7 +141,7 @@ pub fn backup(
         writer: &writer,
         index: &index,
         counts: Counts::default(),
-        failure: files::Failure::default(),
+        failure: Failure::default(),
     };
     let tree = run.walk_and_store(parent.as_ref().map(|(_, snapshot)| snapshot.tree))?;
     let Counts {
@@ -229,7 +230,7 @@ struct Run<'a> {
     writer: &'a PackWriter,
     index: &'a Index,
     counts: Counts,
-    failure: files::Failure,
+    failure: Failure,
 }
 
 impl Run<'_> {

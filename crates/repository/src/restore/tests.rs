@@ -1,6 +1,7 @@
 //! Trees that no honest program writes, and paths that restic does not take.
 
 use std::path::PathBuf;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use holdfast_store::{Fault, FaultyStore, MemoryStore, Operation, Rule};
