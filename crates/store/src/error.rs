@@ -19,6 +19,8 @@ pub enum ErrorKind {
     Full,
     /// The store may answer later: time-outs, connection errors, overload.
     Unavailable,
+    /// The caller wanted no more of it, see [`Cancel`](crate::Cancel).
+    Interrupted,
     /// The location or a setting makes no sense.
     InvalidConfig,
     /// Anything else.

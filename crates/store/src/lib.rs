@@ -3,10 +3,13 @@
 //! A store keeps whole, write-once objects under slash-separated names. It knows nothing of what the
 //! bytes mean: it never parses, encrypts or deduplicates, and never prints.
 
+mod bucket;
+mod cancel;
 #[cfg(test)]
 mod conformance;
 mod error;
 mod fault;
+mod gcs;
 mod local;
 mod location;
 mod memory;
@@ -16,13 +19,18 @@ mod s3;
 
 use std::time::Duration;
 
+use bytes::Bytes;
+
+pub use bucket::BucketStore;
+pub use cancel::Cancel;
 pub use error::{Error, ErrorKind, Result};
 pub use fault::{Fault, FaultyStore, Operation, Rule};
+pub use gcs::{GcsConfig, GcsCredentials};
 pub use local::LocalStore;
 pub use location::{Access, Location, ParseError};
 pub use memory::MemoryStore;
 pub use retry::{Pause, Retry, RetryPolicy, SystemPause};
-pub use s3::{AccessKey, Credentials, S3Config, S3Store};
+pub use s3::{AccessKey, Credentials, S3Config};
 
 /// One entry of a listing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +55,11 @@ pub trait Store: Send + Sync {
     ///
     /// Fails with [`ErrorKind::AlreadyExists`] when `name` is taken.
     fn put(&self, name: &str, data: &[u8]) -> Result<()>;
+
+    /// As [`Store::put`], of bytes that a store which sends them can hold on to instead of copying them.
+    fn put_shared(&self, name: &str, data: Bytes) -> Result<()> {
+        self.put(name, &data)
+    }
 
     /// Reads a whole object.
     fn get(&self, name: &str) -> Result<Vec<u8>>;
@@ -87,6 +100,9 @@ where
     }
     fn put(&self, name: &str, data: &[u8]) -> Result<()> {
         (**self).put(name, data)
+    }
+    fn put_shared(&self, name: &str, data: Bytes) -> Result<()> {
+        (**self).put_shared(name, data)
     }
     fn get(&self, name: &str) -> Result<Vec<u8>> {
         (**self).get(name)

@@ -4,12 +4,15 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use crate::{Credentials, Error, ErrorKind, LocalStore, Result, Retry, RetryPolicy, S3Config, S3Store, Store};
+use crate::{
+    BucketStore, Cancel, Credentials, GcsConfig, GcsCredentials, LocalStore, Result, Retry, RetryPolicy, S3Config,
+    Store,
+};
 
 /// Where a repository is.
 ///
 /// Parsed from what restic takes for `--repo`: `/path`, `local:/path`, `s3:https://host/bucket/prefix`,
-/// `s3:host/bucket/prefix`, `s3:s3.eu-west-1.amazonaws.com/bucket`. Displayed the same way; holds no secret.
+/// `s3:host/bucket/prefix`, `s3:s3.eu-west-1.amazonaws.com/bucket`, `gs:bucket:/prefix`. Displayed the same way; holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Location {
@@ -19,6 +22,13 @@ pub enum Location {
     S3 {
         /// `https://host[:port]` or `http://host[:port]`
         endpoint: String,
+        /// The bucket.
+        bucket: String,
+        /// The folder in the bucket, without slashes at its ends; empty for the bucket itself.
+        prefix: String,
+    },
+    /// A folder of a bucket of Google Cloud Storage.
+    Gcs {
         /// The bucket.
         bucket: String,
         /// The folder in the bucket, without slashes at its ends; empty for the bucket itself.
@@ -35,7 +45,7 @@ pub enum ParseError {
     Empty,
     /// Another of restic's schemes, or none at all.
     #[error(
-        "repositories at `{0}:` are not yet supported; supported are a path, `local:PATH` and `s3:ENDPOINT/BUCKET[/PREFIX]`"
+        "repositories at `{0}:` are not yet supported; supported are a path, `local:PATH`, `s3:ENDPOINT/BUCKET[/PREFIX]` and `gs:BUCKET:/[PREFIX]`"
     )]
     Unsupported(String),
     /// An S3 location that lacks a part.
@@ -43,6 +53,9 @@ pub enum ParseError {
         "`{0}` names no bucket; write `s3:ENDPOINT/BUCKET[/PREFIX]`, for example `s3:https://s3.eu-west-1.amazonaws.com/backups/db`"
     )]
     NoBucket(String),
+    /// A location in Google Cloud Storage that lacks a part.
+    #[error("`{0}` names no bucket; write `gs:BUCKET:/[PREFIX]`, for example `gs:backups:/db`")]
+    NoGcsBucket(String),
     /// The bucket stands in the host's name.
     #[error("the bucket stands in the host's name; write `{0}`")]
     BucketInHost(String),
@@ -63,6 +76,9 @@ impl FromStr for Location {
         }
         if let Some(rest) = text.strip_prefix("s3:") {
             return s3(text, rest);
+        }
+        if let Some(rest) = text.strip_prefix("gs:") {
+            return gcs(text, rest);
         }
         match text.split_once(':') {
             // Another scheme or a typing error; a folder of that name wants `local:`, as in restic.
@@ -105,11 +121,26 @@ fn s3(text: &str, rest: &str) -> Result<Location, ParseError> {
     let Some(bucket) = parts.next().filter(|_| !host.is_empty()) else {
         return Err(ParseError::NoBucket(text.to_owned()));
     };
-    let prefix = parts.collect::<Vec<_>>().join("/");
-    if !prefix.is_empty() && crate::name::check("open", &prefix).is_err() {
-        return Err(ParseError::BadPrefix(prefix));
-    }
+    let prefix = folder(parts)?;
     Ok(Location::S3 { endpoint: format!("{scheme}://{host}"), bucket: bucket.to_owned(), prefix })
+}
+
+fn gcs(text: &str, rest: &str) -> Result<Location, ParseError> {
+    match rest.split_once(':').filter(|(bucket, _)| !bucket.is_empty() && !bucket.contains('/')) {
+        Some((bucket, path)) => Ok(Location::Gcs {
+            bucket: bucket.to_owned(),
+            prefix: folder(path.split('/').filter(|part| !part.is_empty()))?,
+        }),
+        None => Err(ParseError::NoGcsBucket(text.to_owned())),
+    }
+}
+
+fn folder<'a>(parts: impl Iterator<Item = &'a str>) -> Result<String, ParseError> {
+    let prefix = parts.collect::<Vec<_>>().join("/");
+    match prefix.is_empty() || crate::name::check("open", &prefix).is_ok() {
+        true => Ok(prefix),
+        false => Err(ParseError::BadPrefix(prefix)),
+    }
 }
 
 impl fmt::Display for Location {
@@ -120,6 +151,7 @@ impl fmt::Display for Location {
                 let slash = if prefix.is_empty() { "" } else { "/" };
                 write!(f, "s3:{endpoint}/{bucket}{slash}{prefix}")
             }
+            Self::Gcs { bucket, prefix } => write!(f, "gs:{bucket}:/{prefix}"),
         }
     }
 }
@@ -134,21 +166,30 @@ pub struct Access {
     pub region: Option<String>,
     /// Where an S3 bucket stands in a URL, see [`S3Config::path_style`].
     pub path_style: Option<bool>,
+    /// Who asks Google Cloud Storage.
+    pub gcs_credentials: GcsCredentials,
+    /// The project that a new bucket of Google Cloud Storage belongs to, see [`GcsConfig::project`].
+    pub gcs_project: Option<String>,
     /// Certificates of authorities, in PEM, to trust beside those of the system.
     pub ca_pem: Option<Vec<u8>>,
     /// How long to try again.
     pub retry: RetryPolicy,
+    /// Ends what the store waits for.
+    pub cancel: Cancel,
 }
 
 impl Location {
     /// Opens the store that is there; what may work later is tried again as `access` says.
     ///
-    /// A directory that does not exist is [`ErrorKind::NotFound`]. A bucket is not asked: whether it exists
+    /// A directory that does not exist is [`NotFound`](crate::ErrorKind::NotFound). A bucket is not asked: whether it exists
     /// shows with the first operation.
     pub fn open(&self, access: &Access) -> Result<Box<dyn Store>> {
         match self {
             Self::Local(path) => Ok(retrying(LocalStore::open(path)?, access)),
-            Self::S3 { .. } => Ok(retrying(S3Store::open(&self.s3_config(access)?)?, access)),
+            Self::S3 { endpoint, bucket, prefix } => {
+                Ok(in_bucket(s3_config(endpoint, bucket, prefix, access).open()?, access))
+            }
+            Self::Gcs { bucket, prefix } => Ok(in_bucket(gcs_config(bucket, prefix, access).open()?, access)),
         }
     }
 
@@ -156,29 +197,52 @@ impl Location {
     pub fn create(&self, access: &Access) -> Result<Box<dyn Store>> {
         match self {
             Self::Local(path) => Ok(retrying(LocalStore::create(path)?, access)),
-            Self::S3 { .. } => Ok(retrying(S3Store::create(&self.s3_config(access)?)?, access)),
+            Self::S3 { endpoint, bucket, prefix } => {
+                Ok(in_bucket(s3_config(endpoint, bucket, prefix, access).create()?, access))
+            }
+            Self::Gcs { bucket, prefix } => Ok(in_bucket(gcs_config(bucket, prefix, access).create()?, access)),
         }
-    }
-
-    fn s3_config(&self, access: &Access) -> Result<S3Config> {
-        let Self::S3 { endpoint, bucket, prefix } = self else {
-            return Err(Error::new(ErrorKind::InvalidConfig, "open", self.to_string(), "it is no S3 bucket"));
-        };
-        let Access { credentials, region, path_style, ca_pem, retry: _ } = access.clone();
-        Ok(S3Config { credentials, region, path_style, ca_pem, ..S3Config::new(endpoint, bucket, prefix) })
     }
 }
 
+fn s3_config(endpoint: &str, bucket: &str, prefix: &str, access: &Access) -> S3Config {
+    S3Config {
+        credentials: access.credentials.clone(),
+        region: access.region.clone(),
+        path_style: access.path_style,
+        ca_pem: access.ca_pem.clone(),
+        ..S3Config::new(endpoint, bucket, prefix)
+    }
+}
+
+fn gcs_config(bucket: &str, prefix: &str, access: &Access) -> GcsConfig {
+    GcsConfig {
+        project: access.gcs_project.clone(),
+        credentials: access.gcs_credentials.clone(),
+        ca_pem: access.ca_pem.clone(),
+        ..GcsConfig::new(bucket, prefix)
+    }
+}
+
+fn in_bucket(store: BucketStore, access: &Access) -> Box<dyn Store> {
+    retrying(store.cancelled_by(access.cancel.clone()), access)
+}
+
 fn retrying(store: impl Store + 'static, access: &Access) -> Box<dyn Store> {
-    Box::new(Retry::new(store, access.retry.clone()))
+    Box::new(Retry::new(store, access.retry.clone()).cancelled_by(access.cancel.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorKind;
 
     fn s3(endpoint: &str, bucket: &str, prefix: &str) -> Location {
         Location::S3 { endpoint: endpoint.into(), bucket: bucket.into(), prefix: prefix.into() }
+    }
+
+    fn gcs(bucket: &str, prefix: &str) -> Location {
+        Location::Gcs { bucket: bucket.into(), prefix: prefix.into() }
     }
 
     #[test]
@@ -196,6 +260,10 @@ mod tests {
             ("s3:https://host/bucket//a", s3("https://host", "bucket", "a")),
             ("s3://host/bucket/a", s3("https://host", "bucket", "a")),
             ("s3:host:9000/bucket/a", s3("https://host:9000", "bucket", "a")),
+            ("gs:bucket:/", gcs("bucket", "")),
+            ("gs:bucket:", gcs("bucket", "")),
+            ("gs:bucket:/a/b/", gcs("bucket", "a/b")),
+            ("gs:bucket:a//b", gcs("bucket", "a/b")),
             ("s3:s3.amazonaws.com/bucket", s3("https://s3.amazonaws.com", "bucket", "")),
             ("s3:s3.eu-west-1.amazonaws.com/bucket/x", s3("https://s3.eu-west-1.amazonaws.com", "bucket", "x")),
         ] {
@@ -205,7 +273,9 @@ mod tests {
 
     #[test]
     fn what_is_shown_parses_again() {
-        for text in ["/srv/backup", "s3:https://host/bucket", "s3:http://host:1/bucket/a/b"] {
+        for text in
+            ["/srv/backup", "s3:https://host/bucket", "s3:http://host:1/bucket/a/b", "gs:bucket:/", "gs:bucket:/a/b"]
+        {
             assert_eq!(text.parse::<Location>().unwrap().to_string(), text);
         }
     }
@@ -217,19 +287,19 @@ mod tests {
             ("local:", "the repository's location is empty"),
             (
                 "sftp:me@host:/x",
-                "repositories at `sftp:` are not yet supported; supported are a path, `local:PATH` and `s3:ENDPOINT/BUCKET[/PREFIX]`",
+                "repositories at `sftp:` are not yet supported; supported are a path, `local:PATH`, `s3:ENDPOINT/BUCKET[/PREFIX]` and `gs:BUCKET:/[PREFIX]`",
             ),
             (
                 "rest:http://host/",
-                "repositories at `rest:` are not yet supported; supported are a path, `local:PATH` and `s3:ENDPOINT/BUCKET[/PREFIX]`",
+                "repositories at `rest:` are not yet supported; supported are a path, `local:PATH`, `s3:ENDPOINT/BUCKET[/PREFIX]` and `gs:BUCKET:/[PREFIX]`",
             ),
             (
                 "https://host/bucket",
-                "repositories at `https:` are not yet supported; supported are a path, `local:PATH` and `s3:ENDPOINT/BUCKET[/PREFIX]`",
+                "repositories at `https:` are not yet supported; supported are a path, `local:PATH`, `s3:ENDPOINT/BUCKET[/PREFIX]` and `gs:BUCKET:/[PREFIX]`",
             ),
             (
                 "s3:ftp://host/bucket",
-                "repositories at `s3:ftp:` are not yet supported; supported are a path, `local:PATH` and `s3:ENDPOINT/BUCKET[/PREFIX]`",
+                "repositories at `s3:ftp:` are not yet supported; supported are a path, `local:PATH`, `s3:ENDPOINT/BUCKET[/PREFIX]` and `gs:BUCKET:/[PREFIX]`",
             ),
             (
                 "s3:",
@@ -243,6 +313,9 @@ mod tests {
                 "s3:https:///bucket",
                 "`s3:https:///bucket` names no bucket; write `s3:ENDPOINT/BUCKET[/PREFIX]`, for example `s3:https://s3.eu-west-1.amazonaws.com/backups/db`",
             ),
+            ("gs:bucket", "`gs:bucket` names no bucket; write `gs:BUCKET:/[PREFIX]`, for example `gs:backups:/db`"),
+            ("gs:/a", "`gs:/a` names no bucket; write `gs:BUCKET:/[PREFIX]`, for example `gs:backups:/db`"),
+            ("gs:bucket:/../x", "`../x` is no folder of a bucket: `.`, `..` and control characters are not possible"),
             (
                 "s3:mine.s3.eu-west-1.amazonaws.com/x",
                 "the bucket stands in the host's name; write `s3:https://s3.eu-west-1.amazonaws.com/mine/x`",

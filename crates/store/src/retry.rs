@@ -1,8 +1,11 @@
-//! Tries again what may work later: bounded in number and in time, waiting longer each time.
+//! Tries again what may work later: bounded in number and in time, waiting longer each time; and not at all once
+//! nobody wants the answer any more.
 
 use std::time::{Duration, Instant};
 
-use crate::{Entry, Error, ErrorKind, Result, Store};
+use bytes::Bytes;
+
+use crate::{Cancel, Entry, Error, ErrorKind, Result, Store};
 
 /// How long to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +45,8 @@ impl RetryPolicy {
 pub trait Pause: Send + Sync {
     /// The time now.
     fn now(&self) -> Instant;
-    /// Waits.
-    fn sleep(&self, delay: Duration);
+    /// Waits, no longer than until `cancel` is.
+    fn sleep(&self, delay: Duration, cancel: &Cancel);
     /// A random number from 0 to 1.
     fn chance(&self) -> f64;
 }
@@ -56,8 +59,13 @@ impl Pause for SystemPause {
     fn now(&self) -> Instant {
         Instant::now()
     }
-    fn sleep(&self, delay: Duration) {
-        std::thread::sleep(delay);
+    fn sleep(&self, delay: Duration, cancel: &Cancel) {
+        let end = Instant::now() + delay;
+        while !cancel.is_cancelled()
+            && let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+        {
+            std::thread::sleep(left.min(Cancel::LOOK_EVERY));
+        }
     }
     fn chance(&self) -> f64 {
         rand::random()
@@ -75,6 +83,7 @@ pub struct Retry<S, P = SystemPause> {
     inner: S,
     policy: RetryPolicy,
     pause: P,
+    cancel: Cancel,
 }
 
 impl<S: Store> Retry<S> {
@@ -87,7 +96,31 @@ impl<S: Store> Retry<S> {
 impl<S: Store, P: Pause> Retry<S, P> {
     /// The same with a clock of the caller's.
     pub fn with_pause(inner: S, policy: RetryPolicy, pause: P) -> Self {
-        Self { inner, policy, pause }
+        Self { inner, policy, pause, cancel: Cancel::new() }
+    }
+
+    /// The same, ended by `cancel`.
+    #[must_use]
+    pub fn cancelled_by(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
+    }
+
+    /// As [`Self::retry`], of what only reads: it is not begun once nobody wants it.
+    fn read<T>(&self, operation: &'static str, name: &str, mut act: impl FnMut() -> Result<T>) -> Result<T> {
+        self.retry(|_| match self.cancel.is_cancelled() {
+            true => Err(Cancel::error(operation, format!("{}/{name}", self.inner.location()))),
+            false => act(),
+        })
+    }
+
+    fn put_by(&self, name: &str, data: &[u8], put: impl Fn() -> Result<()>) -> Result<()> {
+        self.retry(|attempt| match put() {
+            Err(error) if error.kind == ErrorKind::AlreadyExists && attempt > 1 => {
+                let is_ours = self.inner.size_bytes(name)? == data.len() as u64 && self.inner.get(name)? == data;
+                if is_ours { Ok(()) } else { Err(error) }
+            }
+            done => done,
+        })
     }
 
     /// Calls `act` with the number of the try, from 1.
@@ -104,7 +137,10 @@ impl<S: Store, P: Pause> Retry<S, P> {
             if attempt >= self.policy.attempts_max || elapsed + delay > self.policy.elapsed_max {
                 return Err(gave_up(error, attempt));
             }
-            self.pause.sleep(delay);
+            self.pause.sleep(delay, &self.cancel);
+            if self.cancel.is_cancelled() {
+                return Err(Cancel::error(error.operation, error.name));
+            }
             attempt += 1;
         }
     }
@@ -124,29 +160,27 @@ impl<S: Store, P: Pause> Store for Retry<S, P> {
     }
 
     fn put(&self, name: &str, data: &[u8]) -> Result<()> {
-        self.retry(|attempt| match self.inner.put(name, data) {
-            Err(error) if error.kind == ErrorKind::AlreadyExists && attempt > 1 => {
-                let is_ours = self.inner.size_bytes(name)? == data.len() as u64 && self.inner.get(name)? == data;
-                if is_ours { Ok(()) } else { Err(error) }
-            }
-            done => done,
-        })
+        self.put_by(name, data, || self.inner.put(name, data))
+    }
+
+    fn put_shared(&self, name: &str, data: Bytes) -> Result<()> {
+        self.put_by(name, &data, || self.inner.put_shared(name, data.clone()))
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>> {
-        self.retry(|_| self.inner.get(name))
+        self.read("read", name, || self.inner.get(name))
     }
 
     fn get_range(&self, name: &str, offset: u64, buffer: &mut [u8]) -> Result<()> {
-        self.retry(|_| self.inner.get_range(name, offset, buffer))
+        self.read("read", name, || self.inner.get_range(name, offset, buffer))
     }
 
     fn size_bytes(&self, name: &str) -> Result<u64> {
-        self.retry(|_| self.inner.size_bytes(name))
+        self.read("look up", name, || self.inner.size_bytes(name))
     }
 
     fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> Result<()> {
-        let entries = self.retry(|_| {
+        let entries = self.read("list", prefix, || {
             let mut entries = Vec::new();
             self.inner.list(prefix, &mut |entry| entries.push(entry))?;
             Ok(entries)
@@ -160,7 +194,7 @@ impl<S: Store, P: Pause> Store for Retry<S, P> {
     }
 
     fn remove_leftovers(&self, age: Duration) -> Result<u64> {
-        self.retry(|_| self.inner.remove_leftovers(age))
+        self.read("clean up", "", || self.inner.remove_leftovers(age))
     }
 }
 
@@ -175,14 +209,19 @@ mod tests {
     struct Imagined {
         start: Instant,
         slept: Mutex<Vec<Duration>>,
+        cancelled_in_sleep: Option<usize>,
     }
 
     impl Pause for &Imagined {
         fn now(&self) -> Instant {
             self.start + self.slept.lock().unwrap().iter().sum::<Duration>()
         }
-        fn sleep(&self, delay: Duration) {
-            self.slept.lock().unwrap().push(delay);
+        fn sleep(&self, delay: Duration, cancel: &Cancel) {
+            let mut slept = self.slept.lock().unwrap();
+            slept.push(delay);
+            if Some(slept.len()) == self.cancelled_in_sleep {
+                cancel.cancel();
+            }
         }
         fn chance(&self) -> f64 {
             1.0
@@ -190,7 +229,7 @@ mod tests {
     }
 
     fn imagined() -> Imagined {
-        Imagined { start: Instant::now(), slept: Mutex::default() }
+        Imagined { start: Instant::now(), slept: Mutex::default(), cancelled_in_sleep: None }
     }
 
     fn policy(attempts_max: u32) -> RetryPolicy {
@@ -236,6 +275,43 @@ mod tests {
         assert_eq!(error.kind, ErrorKind::Unavailable);
         assert_eq!(error.source.to_string(), "injected fault (tried 3 times)");
         assert_eq!(store.count(Operation::Get), 3);
+    }
+
+    #[test]
+    fn no_try_follows_once_it_is_cancelled() {
+        let store = faulty();
+        store.inject(Rule::any(LATER));
+        let clock = Imagined { cancelled_in_sleep: Some(2), ..imagined() };
+        let retry = Retry::with_pause(&store, policy(10), &clock);
+        let error = retry.put("a", b"x").unwrap_err();
+        assert_eq!((error.kind, error.operation), (ErrorKind::Interrupted, "write"));
+        assert_eq!(store.count(Operation::Put), 2);
+        // Reading is not begun; giving back a lock is tried once.
+        assert_eq!(retry.get("a").unwrap_err().kind, ErrorKind::Interrupted);
+        assert_eq!(retry.list("", &mut |_| {}).unwrap_err().kind, ErrorKind::Interrupted);
+        assert_eq!(store.count(Operation::Get) + store.count(Operation::List), 0);
+        assert_eq!(retry.delete("a").unwrap_err().kind, ErrorKind::Interrupted);
+        store.clear();
+        retry.delete("a").unwrap();
+        assert_eq!(store.count(Operation::Delete), 2);
+    }
+
+    #[test]
+    fn a_wait_ends_when_it_is_cancelled() {
+        let (store, cancel) = (faulty(), Cancel::new());
+        store.inject(Rule::any(LATER));
+        let policy = RetryPolicy { delay_first: Duration::from_secs(3600), ..RetryPolicy::default() };
+        let policy = RetryPolicy { delay_max: policy.delay_first, elapsed_max: 2 * policy.delay_first, ..policy };
+        let retry = Retry::new(&store, policy).cancelled_by(cancel.clone());
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| retry.get("a").unwrap_err());
+            while store.count(Operation::Get) == 0 {
+                std::thread::yield_now();
+            }
+            cancel.cancel();
+            assert_eq!(waiting.join().unwrap().kind, ErrorKind::Interrupted);
+        });
+        assert_eq!(store.count(Operation::Get), 1);
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! S3: real servers, and scripted ones for what real ones rarely do.
 
+use std::collections::BTreeSet;
 use std::net::TcpListener;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
-use super::servers::{Scripted, Server, answer, free_address, key, refusal};
+use tokio::runtime::Builder;
+
 use super::*;
+use crate::bucket::servers::{Scripted, Server, answer, free_address, key, refusal};
 use crate::conformance::{self, pattern};
+use crate::{Cancel, Store};
 
 fn kind<T: std::fmt::Debug>(result: Result<T>) -> ErrorKind {
     result.unwrap_err().kind
@@ -23,7 +29,7 @@ fn conforms(server: &Server) {
     conformance::check(|| {
         let number = count.fetch_add(1, Ordering::Relaxed);
         let prefix = if number.is_multiple_of(2) { "" } else { "deep/folder" };
-        S3Store::create(&server.config(&format!("bucket-{number}"), prefix)).unwrap()
+        S3Config::create(&server.config(&format!("bucket-{number}"), prefix)).unwrap()
     });
 }
 
@@ -41,7 +47,7 @@ fn conforms_on_rclone() {
 fn buckets_are_made_and_found_missing() {
     let server = Server::minio();
     let config = server.config("bucket", "");
-    let store = S3Store::open(&config).unwrap();
+    let store = S3Config::open(&config).unwrap();
     for error in [
         store.list("", &mut |_| {}).unwrap_err(),
         store.list("data", &mut |_| {}).unwrap_err(),
@@ -54,8 +60,8 @@ fn buckets_are_made_and_found_missing() {
         assert!(error.to_string().contains(&store.location()), "{error}");
     }
     assert_eq!(kind(store.size_bytes("config")), ErrorKind::NotFound);
-    S3Store::create(&config).unwrap();
-    S3Store::create(&config).unwrap();
+    S3Config::create(&config).unwrap();
+    S3Config::create(&config).unwrap();
     store.put("config", b"x").unwrap();
     assert_eq!(names(&store, ""), ["config"]);
     assert!(server.data().join("bucket").is_dir());
@@ -64,7 +70,7 @@ fn buckets_are_made_and_found_missing() {
 #[test]
 fn stores_of_one_bucket_do_not_see_each_other() {
     let server = Server::minio();
-    let open = |prefix| S3Store::create(&server.config("bucket", prefix)).unwrap();
+    let open = |prefix| S3Config::create(&server.config("bucket", prefix)).unwrap();
     let (all, a, ab) = (open(""), open("a"), open("ab"));
     a.put("config", b"a").unwrap();
     ab.put("config", b"ab").unwrap();
@@ -83,12 +89,12 @@ fn wrong_credentials() {
         // Not every of its refusals names a reason.
         (Server::rclone(), ["", ""]),
     ] {
-        S3Store::create(&server.config("bucket", "")).unwrap().put("config", b"x").unwrap();
+        S3Config::create(&server.config("bucket", "")).unwrap().put("config", b"x").unwrap();
         let wrong_id = AccessKey { id: "somebody".to_owned(), ..key() };
         let wrong_secret = AccessKey { secret: "guessed".to_owned(), ..key() };
         for (key, code) in [wrong_id, wrong_secret].into_iter().zip(codes) {
             let config = S3Config { credentials: Credentials::Key(key), ..server.config("bucket", "") };
-            let store = S3Store::open(&config).unwrap();
+            let store = S3Config::open(&config).unwrap();
             for error in [
                 store.list("", &mut |_| {}).unwrap_err(),
                 store.get("config").unwrap_err(),
@@ -111,24 +117,24 @@ fn tls_needs_an_authority() {
     let (server, ca) = Server::rclone_tls();
     let config = server.config("bucket", "");
     let trusting = S3Config { ca_pem: Some(ca), ..config.clone() };
-    let store = S3Store::create(&trusting).unwrap();
+    let store = S3Config::create(&trusting).unwrap();
     store.put("config", b"x").unwrap();
     assert_eq!(store.get("config").unwrap(), b"x");
 
-    let error = S3Store::open(&config).unwrap().get("config").unwrap_err();
+    let error = S3Config::open(&config).unwrap().get("config").unwrap_err();
     assert_eq!(error.kind, ErrorKind::InvalidConfig, "{}", error.source);
     assert!(error.source.to_string().contains("certificate"), "{}", error.source);
 
     for pem in ["", "-----BEGIN CERTIFICATE-----\n!\n-----END CERTIFICATE-----\n"] {
         let broken = S3Config { ca_pem: Some(pem.into()), ..config.clone() };
-        assert_eq!(kind(S3Store::open(&broken)), ErrorKind::InvalidConfig);
+        assert_eq!(kind(S3Config::open(&broken)), ErrorKind::InvalidConfig);
     }
 }
 
 #[test]
 fn large_objects_go_in_parts() {
     let server = Server::minio();
-    let mut store = S3Store::create(&server.config("bucket", "")).unwrap();
+    let mut store = S3Config::create(&server.config("bucket", "")).unwrap();
     store.single_put_bytes_max = 6 << 20;
     store.part_bytes = 5 << 20;
     let data = pattern((12 << 20) + 7);
@@ -142,12 +148,12 @@ fn large_objects_go_in_parts() {
 fn nobody_listens() {
     let endpoint = format!("http://{}", free_address());
     let config = S3Config { credentials: Credentials::Key(key()), ..S3Config::new(&endpoint, "bucket", "") };
-    let store = S3Store::open(&config).unwrap();
+    let store = S3Config::open(&config).unwrap();
     for error in [
         store.list("", &mut |_| {}).unwrap_err(),
         store.get("config").unwrap_err(),
         store.put("config", b"x").unwrap_err(),
-        S3Store::create(&config).unwrap_err(),
+        S3Config::create(&config).unwrap_err(),
     ] {
         assert_eq!(error.kind, ErrorKind::Unavailable, "{error}: {}", error.source);
         let said = error.source.to_string();
@@ -161,7 +167,7 @@ fn a_silent_server_is_not_waited_for() {
     // Takes connections into its backlog and never answers.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
-    let store = S3Store::open(&S3Config {
+    let store = S3Config::open(&S3Config {
         credentials: Credentials::Key(key()),
         timeout: Duration::from_millis(100),
         ..S3Config::new(endpoint, "bucket", "")
@@ -180,6 +186,29 @@ fn a_silent_server_is_not_waited_for() {
     }
 }
 
+#[test]
+fn a_request_under_way_ends_soon_when_it_is_cancelled() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    let cancel = Cancel::new();
+    let config = S3Config { credentials: Credentials::Key(key()), ..S3Config::new(endpoint, "bucket", "") };
+    let store = config.open().unwrap().cancelled_by(cancel.clone());
+    std::thread::scope(|scope| {
+        let (get, put) = (scope.spawn(|| store.get("config")), scope.spawn(|| store.put("data/x", b"x")));
+        let _under_way = listener.accept().unwrap();
+        let begin = Instant::now();
+        cancel.cancel();
+        assert_eq!(kind(get.join().unwrap()), ErrorKind::Interrupted);
+        assert_eq!(kind(put.join().unwrap()), ErrorKind::Interrupted);
+        // The time limit of a request is a minute.
+        assert!(begin.elapsed() < 10 * Cancel::GRACE, "{:?}", begin.elapsed());
+    });
+    // One that begins after that has the same time, to give back a lock.
+    let begin = Instant::now();
+    assert_eq!(kind(store.delete("locks/x")), ErrorKind::Interrupted);
+    assert!(begin.elapsed() >= Cancel::GRACE);
+}
+
 fn page(names: &[&str], next: Option<&str>) -> String {
     let entry = |name: &&str| {
         format!("<Contents><Key>{name}</Key><LastModified>2026-01-01T00:00:00Z</LastModified><Size>1</Size></Contents>")
@@ -195,7 +224,7 @@ fn a_listing_is_whole_or_an_error() {
         false => page(&["data/1", "data/2"], Some("2")),
         true => refusal("503 Slow Down", "SlowDown"),
     });
-    let store = S3Store::open(&server.config()).unwrap();
+    let store = S3Config::open(&server.config()).unwrap();
     let error = store.list("data", &mut |_| {}).unwrap_err();
     assert_eq!(error.kind, ErrorKind::Unavailable);
     assert_eq!(error.source.to_string(), "SlowDown: because (HTTP 503)");
@@ -207,10 +236,10 @@ fn a_listing_is_whole_or_an_error() {
         "",
     ] {
         let server = Scripted::start(move |_, _| answer("200 OK", "", broken));
-        let store = S3Store::open(&server.config()).unwrap();
+        let store = S3Config::open(&server.config()).unwrap();
         let error = store.list("data", &mut |_| {}).unwrap_err();
         assert_eq!(error.kind, ErrorKind::Other);
-        assert!(error.source.to_string().contains("is this an S3 server?"), "{}", error.source);
+        assert!(error.source.to_string().contains("does this server speak S3?"), "{}", error.source);
     }
 }
 
@@ -221,7 +250,7 @@ fn an_answer_cut_short_is_an_error() {
         false => format!("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n{head}\r\nabc"),
         true => format!("HTTP/1.1 206 Partial\r\nContent-Length: 10\r\nContent-Range: bytes 0-9/20\r\n{head}\r\nabc"),
     });
-    let store = S3Store::open(&server.config()).unwrap();
+    let store = S3Config::open(&server.config()).unwrap();
     assert_eq!(kind(store.get("config")), ErrorKind::Unavailable);
     assert_eq!(kind(store.get_range("config", 0, &mut [0; 10])), ErrorKind::Unavailable);
 }
@@ -256,7 +285,7 @@ fn conditional(unknown: &'static str) -> Scripted {
 #[test]
 fn servers_that_know_conditions_are_asked_once() {
     let server = conditional("knows");
-    let store = S3Store::open(&server.config()).unwrap();
+    let store = S3Config::open(&server.config()).unwrap();
     store.put("a", b"x").unwrap();
     store.put("b", b"x").unwrap();
     assert_eq!(kind(store.put("b", b"y")), ErrorKind::AlreadyExists);
@@ -268,7 +297,7 @@ fn servers_that_know_conditions_are_asked_once() {
 fn servers_that_know_no_conditions_are_looked_at_first() {
     for (unknown, first) in [("refuses", 3), ("ignores", 3)] {
         let server = conditional(unknown);
-        let store = S3Store::open(&server.config()).unwrap();
+        let store = S3Config::open(&server.config()).unwrap();
         store.put("a", b"x").unwrap();
         assert_eq!(kind(store.put("a", b"y")), ErrorKind::AlreadyExists);
         store.put("b", b"x").unwrap();
@@ -282,7 +311,7 @@ fn servers_that_know_no_conditions_are_looked_at_first() {
 
 #[test]
 fn calls_from_asynchronous_tasks_are_errors() {
-    let store = S3Store::open(&Scripted::start(|_, _| page(&[], None)).config()).unwrap();
+    let store = S3Config::open(&Scripted::start(|_, _| page(&[], None)).config()).unwrap();
     store.list("", &mut |_| {}).unwrap();
     let runtime = Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
@@ -304,7 +333,7 @@ fn settings_that_make_no_sense() {
         ("https://host", "bucket", "a/../b"),
     ] {
         let config = S3Config { credentials: Credentials::Anonymous, ..S3Config::new(endpoint, bucket, prefix) };
-        assert_eq!(kind(S3Store::open(&config)), ErrorKind::InvalidConfig, "{endpoint} {bucket} {prefix}");
+        assert_eq!(kind(S3Config::open(&config)), ErrorKind::InvalidConfig, "{endpoint} {bucket} {prefix}");
     }
 }
 

@@ -1,28 +1,60 @@
-//! HTTP below the S3 client: what the server answered when it refused, and what went wrong on the way.
+//! HTTP below the protocols: what the server answered when it refused, and what went wrong on the way.
 
 use std::error::Error as StdError;
+use std::time::Duration;
 
 use ::http::StatusCode;
 use ::http::header::CONTENT_RANGE;
 use futures_util::StreamExt;
-use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    ReqwestConnector,
 };
+use object_store::{Certificate, ClientOptions};
+use serde_json::Value;
 
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Result};
+
+/// How a store speaks HTTP: over TLS unless `is_http`, trusting the authorities of `ca_pem` beside the system's.
+pub(crate) fn client_options(
+    is_http: bool,
+    timeout: Duration,
+    ca_pem: Option<&[u8]>,
+    location: &str,
+) -> Result<ClientOptions> {
+    let options = ClientOptions::new()
+        .with_allow_http(is_http)
+        .with_timeout_disabled() // see `BucketStore::within`: uploads need longer than the rest
+        .with_connect_timeout(timeout.min(Duration::from_secs(10)))
+        .with_http1_only();
+    let Some(pem) = ca_pem else {
+        return Ok(options);
+    };
+    let refuse = |error: Box<dyn StdError + Send + Sync>| {
+        Error::new(ErrorKind::InvalidConfig, "read the CA certificates for", location, error)
+    };
+    let certificates = Certificate::from_pem_bundle(pem).map_err(|error| refuse(error.into()))?;
+    if certificates.is_empty() {
+        return Err(refuse("they hold no certificate in PEM".into()));
+    }
+    Ok(certificates.into_iter().fold(options, ClientOptions::with_root_certificate))
+}
 
 /// Makes HTTP clients whose refusals can be told apart: `object_store` keeps the status to itself.
 #[derive(Debug)]
-pub(super) struct Connector {
+pub(crate) struct Connector {
     /// Host and port of the store; everything else that is asked is asked for credentials.
-    pub(super) endpoint: String,
+    pub(crate) endpoint: String,
+    /// The protocol, as a person calls it.
+    pub(crate) speaks: &'static str,
 }
 
 impl HttpConnector for Connector {
     fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        // An error means that the process has a provider, which then serves us as well.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let inner = ReqwestConnector::default().connect(options)?;
-        Ok(HttpClient::new(Service { inner, endpoint: self.endpoint.clone() }))
+        Ok(HttpClient::new(Service { inner, endpoint: self.endpoint.clone(), speaks: self.speaks }))
     }
 }
 
@@ -30,6 +62,7 @@ impl HttpConnector for Connector {
 struct Service {
     inner: HttpClient,
     endpoint: String,
+    speaks: &'static str,
 }
 
 #[async_trait::async_trait]
@@ -42,7 +75,7 @@ impl HttpService for Service {
         };
         let is_listing = of_store && request.uri().query().is_some_and(|query| query.contains("list-type=2"));
         match self.inner.execute(request).await {
-            Ok(answer) if answer.status().is_success() && is_listing => whole_listing(answer).await,
+            Ok(answer) if answer.status().is_success() && is_listing => whole_listing(answer, self.speaks).await,
             Ok(mut answer) if answer.status().is_success() => {
                 // rclone answers with a part and calls it the whole.
                 if answer.headers().contains_key(CONTENT_RANGE) {
@@ -66,38 +99,43 @@ impl HttpService for Service {
 
 /// Passes on a page of a listing that is one from its first to its last byte. The XML reader above would
 /// take a cut-off page, an error page or a welcome page for an empty bucket.
-async fn whole_listing(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+async fn whole_listing(answer: HttpResponse, speaks: &'static str) -> Result<HttpResponse, HttpError> {
     let (head, body) = answer.into_parts();
-    let mut chunks = body.bytes_stream();
-    let mut page = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        page.extend_from_slice(&chunk?);
-        if page.len() > NotAListing::PAGE_BYTES_MAX {
-            break;
-        }
-    }
+    let page = read_page(body).await?;
     let text = String::from_utf8_lossy(&page);
     let has = |what: &str| text.contains(what);
     let is_whole = has("<ListBucketResult") && text.trim_end().ends_with("</ListBucketResult>");
     let goes_on = has("<IsTruncated>true</IsTruncated>");
     match is_whole && (!goes_on || has("<NextContinuationToken>")) {
         true => Ok(HttpResponse::from_parts(head, page.into())),
-        false => Err(HttpError::new(HttpErrorKind::Decode, NotAListing)),
+        false => Err(HttpError::new(HttpErrorKind::Decode, NotAListing { speaks })),
     }
 }
 
-/// What came in answer to a question for a listing is none.
-#[derive(Debug)]
-struct NotAListing;
-
-impl NotAListing {
+/// The whole body of a page of a listing; of one that is too large to be a page, no more than shows that.
+pub(crate) async fn read_page(body: HttpResponseBody) -> Result<Vec<u8>, HttpError> {
     /// A page of 1,000 keys, each of 1,024 bytes that may all be escaped, is smaller.
     const PAGE_BYTES_MAX: usize = 16 << 20;
+    let mut chunks = body.bytes_stream();
+    let mut page = Vec::new();
+    while let Some(chunk) = chunks.next().await
+        && page.len() <= PAGE_BYTES_MAX
+    {
+        page.extend_from_slice(&chunk?);
+    }
+    Ok(page)
+}
+
+/// What came in answer to a question for a listing is none.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotAListing {
+    /// The protocol that the server was thought to speak.
+    pub(crate) speaks: &'static str,
 }
 
 impl std::fmt::Display for NotAListing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the answer is not a whole listing of a bucket; is this an S3 server?")
+        write!(f, "the answer is not a whole listing of a bucket; does this server speak {}?", self.speaks)
     }
 }
 
@@ -105,7 +143,7 @@ impl StdError for NotAListing {}
 
 /// The server said no.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     status: u16,
     /// S3's name for the reason, for example `AccessDenied`; HTTP's where there is none.
     code: String,
@@ -141,6 +179,7 @@ impl Refused {
         Self::parse(status.as_u16(), reason, &String::from_utf8_lossy(&body))
     }
 
+    /// From S3's XML, from Google's JSON, or from what is left: the status alone.
     fn parse(status: u16, reason: &str, body: &str) -> Self {
         let field = |tag: &str| {
             let (_, rest) = body.split_once(&format!("<{tag}>"))?;
@@ -148,10 +187,16 @@ impl Refused {
             let value = value.replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
             Some(value.replace("&apos;", "'").replace("&#39;", "'").replace("&amp;", "&"))
         };
+        let json: Value = serde_json::from_str(body).unwrap_or_default();
+        let error = &json["error"];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        // Those who hand out tokens write `{"error": "invalid_grant", "error_description": "…"}`.
+        let code = text(error).or_else(|| text(&error["errors"][0]["reason"]));
+        let message = text(&error["message"]).or_else(|| text(&json["error_description"]));
         Self {
             status,
-            code: field("Code").unwrap_or_else(|| reason.to_owned()),
-            message: field("Message").unwrap_or_default(),
+            code: code.or_else(|| field("Code")).unwrap_or_else(|| reason.to_owned()),
+            message: message.or_else(|| field("Message")).unwrap_or_default(),
         }
     }
 
@@ -160,9 +205,10 @@ impl Refused {
             (507, _) | (_, "XMinioStorageFull" | "QuotaExceeded" | "InsufficientCapacity") => ErrorKind::Full,
             (_, "AuthorizationHeaderMalformed" | "InvalidBucketName" | "IllegalLocationConstraintException")
             | (301 | 302 | 307 | 308, _) => ErrorKind::InvalidConfig,
+            (403, "rateLimitExceeded" | "userRateLimitExceeded") => ErrorKind::Unavailable,
             (401 | 403, _) | (_, "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId") => ErrorKind::PermissionDenied,
             (404, _) => ErrorKind::NotFound,
-            (412, _) | (_, "BucketAlreadyOwnedByYou" | "BucketAlreadyExists") => ErrorKind::AlreadyExists,
+            (412, _) | (_, "BucketAlreadyOwnedByYou" | "BucketAlreadyExists" | "conflict") => ErrorKind::AlreadyExists,
             (416, _) => ErrorKind::Truncated,
             (501, _) => ErrorKind::Other,
             // Two writers at once: S3 asks for another try.
@@ -184,7 +230,7 @@ struct NoCredentials {
 impl std::fmt::Display for NoCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { host, cause, transient: _ } = self;
-        write!(f, "no credentials: none are set, and {host} gives none: {cause}")
+        write!(f, "no credentials: no key is set, and {host} gives none: {cause}")
     }
 }
 
@@ -203,7 +249,7 @@ impl std::fmt::Display for Unreachable {
 impl StdError for Unreachable {}
 
 /// The kind of a failure and its cause, without the layers between that repeat it.
-pub(super) fn explain(error: object_store::Error) -> (ErrorKind, Box<dyn StdError + Send + Sync>) {
+pub(crate) fn explain(error: object_store::Error) -> (ErrorKind, Box<dyn StdError + Send + Sync>) {
     for link in links(&error) {
         if let Some(refused) = link.downcast_ref::<Refused>() {
             return (refused.kind(), Box::new(refused.clone()));
@@ -216,8 +262,8 @@ pub(super) fn explain(error: object_store::Error) -> (ErrorKind, Box<dyn StdErro
             return (kind, Box::new(missing.clone()));
         }
     }
-    if links(&error).any(|link| link.is::<NotAListing>()) {
-        return (ErrorKind::Other, Box::new(NotAListing));
+    if let Some(not) = links(&error).find_map(|link| link.downcast_ref::<NotAListing>()) {
+        return (ErrorKind::Other, Box::new(*not));
     }
     if links(&error).any(|link| link.is::<HttpError>()) {
         let kind = match links(&error).any(is_tls) {
@@ -246,27 +292,32 @@ fn links<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (d
     })
 }
 
-fn root(error: &(dyn StdError + 'static)) -> String {
+pub(crate) fn root(error: &(dyn StdError + 'static)) -> String {
     links(error).last().map_or_else(String::new, ToString::to_string)
 }
 
-pub(super) fn is_not_implemented(error: &Error) -> bool {
+pub(crate) fn is_not_implemented(error: &Error) -> bool {
     refused(error).is_some_and(|refused| refused.status == 501 || refused.code == "NotImplemented")
 }
 
-pub(super) fn is_bucket_missing(error: &Error) -> bool {
-    refused(error).is_some_and(|refused| refused.code == "NoSuchBucket")
+pub(crate) fn is_bucket_missing(error: &Error) -> bool {
+    // Google says `notFound` of buckets and objects alike.
+    let says = |refused: &Refused| refused.code == "NoSuchBucket" || refused.message.contains("bucket does not exist");
+    refused(error).is_some_and(says)
 }
 
 fn refused(error: &Error) -> Option<&Refused> {
     error.source.downcast_ref()
 }
 
-/// Sends a request that was signed by its address.
-pub(super) async fn put(client: &HttpClient, url: &str, body: String) -> object_store::Result<()> {
-    let failed = |source: Box<dyn StdError + Send + Sync>| object_store::Error::Generic { store: "S3", source };
-    let request = ::http::Request::put(url).body(body.into()).map_err(|error| failed(error.into()))?;
-    client.execute(request).await.map(drop).map_err(|error| failed(error.into()))
+/// Sends a request.
+pub(crate) async fn execute(
+    client: &HttpClient,
+    store: &'static str,
+    request: ::http::Result<HttpRequest>,
+) -> object_store::Result<HttpResponse> {
+    let failed = |source: Box<dyn StdError + Send + Sync>| object_store::Error::Generic { store, source };
+    client.execute(request.map_err(|error| failed(error.into()))?).await.map_err(|error| failed(error.into()))
 }
 
 #[cfg(test)]
@@ -294,11 +345,32 @@ mod tests {
             (301, "PermanentRedirect", ErrorKind::InvalidConfig),
             (400, "AuthorizationHeaderMalformed", ErrorKind::InvalidConfig),
             (400, "MalformedXML", ErrorKind::Other),
+            (401, "authError", ErrorKind::PermissionDenied),
+            (403, "forbidden", ErrorKind::PermissionDenied),
+            (403, "rateLimitExceeded", ErrorKind::Unavailable),
+            (404, "notFound", ErrorKind::NotFound),
+            (409, "conflict", ErrorKind::AlreadyExists),
+            (412, "conditionNotMet", ErrorKind::AlreadyExists),
         ] {
             let refused = Refused::parse(status, "", &body(code));
             assert_eq!(refused.kind(), expected, "{refused}");
             assert_eq!(refused.to_string(), format!("{code}: a <b> & c (HTTP {status})"));
         }
         assert_eq!(Refused::parse(403, "Forbidden", "").to_string(), "Forbidden (HTTP 403)");
+        for (status, json, expected) in [
+            (
+                404,
+                r#"{"error": {"code": 404, "message": "It is not there.", "errors": [{"reason": "notFound"}]}}"#,
+                "notFound: It is not there. (HTTP 404)",
+            ),
+            (
+                400,
+                r#"{"error": "invalid_grant", "error_description": "Invalid JWT Signature."}"#,
+                "invalid_grant: Invalid JWT Signature. (HTTP 400)",
+            ),
+            (404, "Not Found", "reason (HTTP 404)"),
+        ] {
+            assert_eq!(Refused::parse(status, "reason", json).to_string(), expected);
+        }
     }
 }

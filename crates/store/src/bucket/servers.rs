@@ -1,4 +1,4 @@
-//! Servers for the tests: real ones (MinIO, rclone) started for a test, and one that says what it is told.
+//! Servers for the tests: real ones (MinIO, rclone, fake-gcs-server) started for a test, and one that says what it is told.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,22 +7,22 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use super::{AccessKey, Credentials, S3Config};
+use crate::{AccessKey, Credentials, GcsConfig, GcsCredentials, S3Config};
 
 /// A real server on this machine, gone when dropped, also when the test panics.
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Child,
     address: SocketAddr,
     scheme: &'static str,
     folder: tempfile::TempDir,
 }
 
-pub(super) fn key() -> AccessKey {
+pub(crate) fn key() -> AccessKey {
     AccessKey { id: "holdfast".to_owned(), secret: "not so secret".to_owned(), session_token: None }
 }
 
 impl Server {
-    pub(super) fn minio() -> Self {
+    pub(crate) fn minio() -> Self {
         Self::start("http", |folder, address| {
             let mut command = server_command("minio");
             command
@@ -37,12 +37,12 @@ impl Server {
         })
     }
 
-    pub(super) fn rclone() -> Self {
+    pub(crate) fn rclone() -> Self {
         Self::start("http", rclone)
     }
 
     /// rclone behind TLS, with the PEM of the authority that vouches for it.
-    pub(super) fn rclone_tls() -> (Self, Vec<u8>) {
+    pub(crate) fn rclone_tls() -> (Self, Vec<u8>) {
         let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let (pem, secret) = (certificate.cert.pem(), certificate.signing_key.serialize_pem());
         let server = Self::start("https", |folder, address| {
@@ -53,6 +53,21 @@ impl Server {
             command
         });
         (server, pem.into_bytes())
+    }
+
+    /// Google Cloud Storage as its emulator has it: no credentials, everything in memory.
+    pub(crate) fn fake_gcs() -> Self {
+        Self::start("http", |_, address| {
+            let mut command = server_command("fake-gcs-server");
+            let host = address.ip().to_string();
+            command.args(["-backend", "memory", "-log-level", "error", "-scheme", "http", "-host", &host]).args([
+                "-port",
+                &address.port().to_string(),
+                "-public-host",
+                &address.to_string(),
+            ]);
+            command
+        })
     }
 
     fn start(scheme: &'static str, command: impl Fn(&Path, SocketAddr) -> Command) -> Self {
@@ -94,7 +109,7 @@ impl Server {
         false
     }
 
-    pub(super) fn config(&self, bucket: &str, prefix: &str) -> S3Config {
+    pub(crate) fn config(&self, bucket: &str, prefix: &str) -> S3Config {
         let endpoint = format!("{}://{}", self.scheme, self.address);
         S3Config {
             credentials: Credentials::Key(key()),
@@ -103,8 +118,12 @@ impl Server {
         }
     }
 
+    pub(crate) fn gcs_config(&self, bucket: &str, prefix: &str) -> GcsConfig {
+        emulated(self.address, bucket, prefix)
+    }
+
     /// Where the server keeps its buckets.
-    pub(super) fn data(&self) -> PathBuf {
+    pub(crate) fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
 }
@@ -113,6 +132,16 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
+    }
+}
+
+/// A bucket of an emulator, by the key that points there.
+fn emulated(address: SocketAddr, bucket: &str, prefix: &str) -> GcsConfig {
+    let key = format!(r#"{{"type": "service_account", "gcs_base_url": "http://{address}", "disable_oauth": true}}"#);
+    GcsConfig {
+        credentials: GcsCredentials::Key(key),
+        project: Some("project".to_owned()),
+        ..GcsConfig::new(bucket, prefix)
     }
 }
 
@@ -136,7 +165,7 @@ fn server_command(name: &str) -> Command {
 
 /// A tool that `cargo xtask tools` has installed, or the one that `HOLDFAST_<NAME>` names.
 fn tool(name: &str) -> PathBuf {
-    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase())).map(PathBuf::from);
+    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase().replace('-', "_"))).map(PathBuf::from);
     let path = named.unwrap_or_else(|| {
         let cache = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
         let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/holdfast"));
@@ -147,7 +176,7 @@ fn tool(name: &str) -> PathBuf {
 }
 
 /// An address on which nothing listens.
-pub(super) fn free_address() -> SocketAddr {
+pub(crate) fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
@@ -167,23 +196,23 @@ fn answers(address: SocketAddr) -> bool {
 
 /// A request as a [`Scripted`] server sees it.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// Method and path with the query.
-    pub(super) line: String,
+    pub(crate) line: String,
     /// All in lower case.
-    pub(super) head: String,
-    pub(super) body: Vec<u8>,
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
 }
 
 /// A server that answers with what a function says, byte by byte, and then closes the connection.
-pub(super) struct Scripted {
+pub(crate) struct Scripted {
     address: SocketAddr,
-    pub(super) requests: Arc<Mutex<Vec<Request>>>,
+    pub(crate) requests: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Scripted {
     /// `answer` gets the request and its number, from 0.
-    pub(super) fn start(answer: impl Fn(&Request, usize) -> String + Send + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&Request, usize) -> String + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(Mutex::new(Vec::new()));
@@ -204,7 +233,7 @@ impl Scripted {
         Self { address, requests }
     }
 
-    pub(super) fn config(&self) -> S3Config {
+    pub(crate) fn config(&self) -> S3Config {
         S3Config {
             credentials: Credentials::Key(key()),
             timeout: Duration::from_secs(10),
@@ -212,7 +241,15 @@ impl Scripted {
         }
     }
 
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn gcs_config(&self) -> GcsConfig {
+        GcsConfig { timeout: Duration::from_secs(10), ..emulated(self.address, "bucket", "") }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.requests.lock().unwrap().iter().map(|request| request.line.clone()).collect()
     }
 }
@@ -238,12 +275,12 @@ fn receive(stream: &TcpStream) -> Option<Request> {
 }
 
 /// An HTTP answer with a body.
-pub(super) fn answer(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn answer(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n{body}")
 }
 
 /// S3's way to say no.
-pub(super) fn refusal(status: &str, code: &str) -> String {
+pub(crate) fn refusal(status: &str, code: &str) -> String {
     answer(status, "", &format!("<Error><Code>{code}</Code><Message>because</Message></Error>"))
 }
