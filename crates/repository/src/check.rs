@@ -24,6 +24,7 @@ use serde::Serialize;
 pub use self::affected::Affected;
 pub use self::finding::{Finding, Problem, Severity};
 pub use self::subset::{ReadData, SubsetError};
+use crate::chain;
 use crate::crypto::OVERHEAD;
 use crate::format::node::{Node, NodeKind};
 use crate::format::pack::TRAILER_BYTES;
@@ -31,7 +32,7 @@ use crate::format::tree::{self, check_name};
 use crate::format::{BlobKind, FileKind};
 use crate::index::Marks;
 use crate::lock::{Lock, LockMode, LockOptions};
-use crate::monitor::{Counters, chain};
+use crate::monitor::Counters;
 use crate::prune::header_entry_bytes;
 use crate::repository::in_parallel;
 use crate::snapshots::{SavedSnapshot, Snapshots};
@@ -44,12 +45,19 @@ const FINDINGS_MAX: usize = 10_000;
 const INDEX_READERS: usize = 4;
 
 /// How a check goes about it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct CheckOptions {
     /// Which packs are read. Default: none.
     pub read_data: ReadData,
-    /// How the repository is locked.
-    pub lock: LockOptions,
+    /// How the repository is locked. `None`: not at all, as for a read-only repository; what others remove meanwhile
+    /// is then found missing.
+    pub lock: Option<LockOptions>,
+}
+
+impl Default for CheckOptions {
+    fn default() -> Self {
+        Self { read_data: ReadData::default(), lock: Some(LockOptions::default()) }
+    }
 }
 
 /// What a check found.
@@ -86,11 +94,12 @@ impl CheckReport {
 
 /// Checks a repository. What is wrong with it is in the report; an error is that the check could not be made.
 pub fn check(repository: &Arc<Repository>, options: &CheckOptions, monitor: &Monitor) -> Result<CheckReport> {
-    let lock = Lock::acquire(repository, LockMode::Shared, &options.lock, monitor)?;
+    let lock = options.lock.as_ref();
+    let lock = lock.map(|lock| Lock::acquire(repository, LockMode::Shared, lock, monitor)).transpose()?;
     let check = Check {
         repository,
         monitor,
-        lock: &lock,
+        lock: lock.as_ref(),
         index: Index::default(),
         state: Mutex::default(),
         buffers: Mutex::default(),
@@ -101,7 +110,7 @@ pub fn check(repository: &Arc<Repository>, options: &CheckOptions, monitor: &Mon
 struct Check<'a> {
     repository: &'a Repository,
     monitor: &'a Monitor,
-    lock: &'a Lock,
+    lock: Option<&'a Lock>,
     /// Of all indexes that can be read.
     index: Index,
     state: Mutex<State>,
@@ -144,10 +153,19 @@ impl Check<'_> {
         let counts: HashMap<Id, u32> = packs.into_iter().zip(expected.iter().map(|pack| pack.blobs)).collect();
         self.read_packs(&chosen, &counts)?;
         self.find_affected(&snapshots)?;
+        self.monitor.check()?;
         Ok(self.state.into_inner().unwrap_or_else(PoisonError::into_inner).report)
     }
 
+    fn check_lock(&self) -> Result<()> {
+        self.lock.map_or(Ok(()), Lock::check)
+    }
+
     fn found(&self, problem: Problem) {
+        // What cannot be read any more is no finding; the check ends as interrupted.
+        if self.monitor.check().is_err() {
+            return;
+        }
         let finding = Finding::new(problem);
         let is_error = finding.severity == Severity::Error;
         if is_error {
@@ -243,7 +261,7 @@ impl Check<'_> {
         let roots = snapshots.iter().map(|saved| saved.snapshot.tree);
         let roots = roots.filter(|tree| self.is_new(&used, BlobKind::Tree, tree)).collect();
         visit_trees(roots, self.monitor, &|id, found| {
-            self.lock.check()?;
+            self.check_lock()?;
             match self.repository.load_blob_by(&self.index, BlobKind::Tree, id) {
                 Ok(json) => self.check_tree(id, &json, &used, found),
                 Err(error) => {

@@ -30,16 +30,27 @@ pub struct Copied {
     pub existed: bool,
 }
 
+/// How a copy goes about it.
+#[derive(Debug, Clone, Default)]
+pub struct CopyOptions {
+    /// How the repository is locked that is copied from. `None`: not at all, as for a read-only one.
+    pub from_lock: Option<LockOptions>,
+    /// How the one is locked that is copied to.
+    pub to_lock: LockOptions,
+}
+
 /// Copies `snapshots` of `from` to `to`. One that was copied before, and says so, is not copied again.
 pub fn copy(
     from: &Arc<Repository>,
     to: &Arc<Repository>,
     snapshots: &[SavedSnapshot],
-    lock: &LockOptions,
+    options: &CopyOptions,
     monitor: &Monitor,
 ) -> Result<Vec<Copied>> {
-    let from_lock = Lock::acquire(from, LockMode::Shared, lock, monitor)?;
-    let to_lock = Lock::acquire(to, LockMode::Shared, lock, monitor)?;
+    let CopyOptions { from_lock, to_lock } = options;
+    let lock_from = |lock| Lock::acquire(from, LockMode::Shared, lock, monitor);
+    let from_lock = from_lock.as_ref().map(lock_from).transpose()?;
+    let to_lock = Lock::acquire(to, LockMode::Shared, to_lock, monitor)?;
     from.refresh_index();
     to.refresh_index();
     let (from_index, to_index) = (from.index()?, to.index()?);
@@ -53,7 +64,7 @@ pub fn copy(
         }
         let writer = PackWriter::new(to, Arc::clone(&to_index), false)?;
         let run = Run { from, index: &from_index, to_index: &to_index, writer: &writer, seen: &seen, monitor };
-        run.copy_tree(saved.snapshot.tree, &from_lock, &to_lock)?;
+        run.copy_tree(saved.snapshot.tree, from_lock.as_ref(), &to_lock)?;
         writer.finish()?;
         to_lock.check()?;
         let mut snapshot = saved.snapshot.clone();
@@ -87,12 +98,12 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn copy_tree(&self, root: Id, from_lock: &Lock, to_lock: &Lock) -> Result<()> {
+    fn copy_tree(&self, root: Id, from_lock: Option<&Lock>, to_lock: &Lock) -> Result<()> {
         let roots = if self.is_new(BlobKind::Tree, &root)? { vec![root] } else { Vec::new() };
         // A directory that is there already is entered all the same: a copy that was killed may have left it without
         // what is below.
         visit_trees(roots, self.monitor, &|id, found| {
-            from_lock.check()?;
+            from_lock.map_or(Ok(()), Lock::check)?;
             to_lock.check()?;
             let mut encoder = self.writer.encoder()?;
             let json = self.from.load_blob_by(self.index, BlobKind::Tree, id)?;

@@ -15,7 +15,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 pub enum Error {
     /// The storage did not do what was asked.
     #[error(transparent)]
-    Store(#[from] holdfast_store::Error),
+    Store(holdfast_store::Error),
     /// There is no repository at that location.
     #[error("no repository at {location}")]
     NoRepository {
@@ -153,9 +153,59 @@ pub enum Damage {
     Content(String),
 }
 
+impl From<holdfast_store::Error> for Error {
+    fn from(error: holdfast_store::Error) -> Self {
+        match error.kind {
+            holdfast_store::ErrorKind::Interrupted => Self::Interrupted,
+            _ => Self::Store(error),
+        }
+    }
+}
+
 impl Error {
     /// A damaged file or blob.
     pub(crate) fn damaged(what: impl Into<String>, damage: impl Into<Damage>) -> Self {
         Self::Damaged { what: what.into(), damage: damage.into() }
+    }
+}
+
+/// An error and all its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    for cause in std::iter::successors(error.source(), |cause| cause.source()) {
+        let next = cause.to_string();
+        // Some libraries name the cause in the message, too.
+        if !text.ends_with(&next) {
+            text.push_str(": ");
+            text.push_str(&next);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{text}")]
+    struct Layer {
+        text: &'static str,
+        source: Option<Box<Layer>>,
+    }
+
+    #[test]
+    fn a_chain_tells_every_cause_once() {
+        let layers = |texts: &[&'static str]| {
+            texts.iter().rfold(None, |source, text| Some(Box::new(Layer { text, source }))).unwrap()
+        };
+        for (texts, expected) in [
+            (&["cannot open"][..], "cannot open"),
+            (&["cannot open", "no such file"], "cannot open: no such file"),
+            (&["one", "two", "three"], "one: two: three"),
+            (&["cannot open: no such file", "no such file", "code 2"], "cannot open: no such file: code 2"),
+        ] {
+            assert_eq!(chain(&layers(texts)), expected);
+        }
     }
 }

@@ -6,17 +6,24 @@
 //! two conflicting locks are ever both taken. A lock is renewed every 5 minutes and is void 30 minutes after it was last
 //! renewed; a holder that cannot renew it stops well before.
 //!
-//! A lock is stale, and removed by whoever it is in the way of, when it is void, or when its holder was a
-//! process of this host that is gone.
+//! A lock is stale, and removed by whoever it is in the way of, when it is void, or when its holder is certainly gone
+//! (see `stale`).
 
+mod stale;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_store::ErrorKind;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 
+pub use self::stale::HolderIsGone;
+use self::stale::{Evidence, process_namespace, stale_reason};
 use crate::error::Damage;
 use crate::format::FileKind;
 use crate::format::lock::LockFile;
@@ -25,12 +32,15 @@ use crate::{Error, Id, Monitor, Repository, Result};
 
 /// How often a lock is renewed.
 const RENEW_EVERY: Duration = Duration::from_secs(5 * 60);
-/// After how long without renewal a lock is void for everybody.
-const VOID_AFTER: SignedDuration = SignedDuration::from_mins(30);
-/// After how long without renewal its holder stops: well before others may take it for void, clocks being what they are.
+/// After how long without renewal its holder stops: well before others may take it for void, after 30 minutes, clocks
+/// being what they are.
 const LOST_AFTER: Duration = Duration::from_secs(20 * 60);
 /// How soon a failed renewal is tried again.
 const RENEW_RETRY: Duration = Duration::from_secs(30);
+/// The first wait for another's lock, doubled with every look…
+const WAIT_FIRST: Duration = Duration::from_millis(200);
+/// …up to this. A look is one listing: what stands in a lock is read once.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a lock lets its holder do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +56,8 @@ pub enum LockMode {
 pub struct LockOptions {
     /// How long to wait for others to finish. Default: not at all.
     pub wait: Duration,
+    /// Who knows more of holders of locks than this process can see. Default: nobody.
+    pub holder_is_gone: Option<HolderIsGone>,
 }
 
 /// A lock that was found to have no holder any more.
@@ -92,26 +104,32 @@ impl Lock {
         monitor: &Monitor,
     ) -> Result<Self> {
         let deadline = Instant::now() + options.wait;
-        let mut pause = Duration::from_millis(200);
+        let mut look = Look { repository, options, monitor, read: BTreeMap::new() };
+        let mut pause = WAIT_FIRST;
+        let mut told = None;
         loop {
             monitor.check()?;
-            match Self::try_acquire(repository, mode, monitor) {
+            match Self::try_acquire(&mut look, mode) {
                 Err(Error::Locked { lock, id }) if Instant::now() < deadline => {
-                    monitor.note(repository.location(), format!("{}: waiting", Error::Locked { lock, id }));
+                    let holder = (lock.hostname.clone(), lock.pid);
+                    if told.replace(holder.clone()) != Some(holder) {
+                        monitor.note(repository.location(), format!("{}: waiting", Error::Locked { lock, id }));
+                    }
                     // Rivals that met must not meet again and again.
                     let jitter = pause.mul_f64(rand::random_range(0.5..1.0));
                     sleep_until((Instant::now() + jitter).min(deadline), monitor)?;
-                    pause = (pause * 2).min(Duration::from_secs(30));
+                    pause = (pause * 2).min(WAIT_MAX);
                 }
                 result => return result,
             }
         }
     }
 
-    fn try_acquire(repository: &Arc<Repository>, mode: LockMode, monitor: &Monitor) -> Result<Self> {
-        check_others(repository, mode, None, monitor)?;
+    fn try_acquire(look: &mut Look<'_>, mode: LockMode) -> Result<Self> {
+        look.check_others(mode, None)?;
+        let repository = look.repository;
         let id = write_lock(repository, mode)?;
-        if let Err(error) = check_others(repository, mode, Some(id), monitor) {
+        if let Err(error) = look.check_others(mode, Some(id)) {
             forget_held(&id);
             repository.store().delete(&FileKind::Lock.path(&id))?;
             return Err(error);
@@ -165,8 +183,16 @@ fn forget_held(id: &Id) {
 
 fn write_lock(repository: &Repository, mode: LockMode) -> Result<Id> {
     let Identity { hostname, username, uid, gid, pid } = Identity::current();
-    let lock =
-        LockFile { time: Timestamp::now(), exclusive: mode == LockMode::Exclusive, hostname, username, pid, uid, gid };
+    let lock = LockFile {
+        time: Timestamp::now(),
+        exclusive: mode == LockMode::Exclusive,
+        hostname,
+        username,
+        pid,
+        uid,
+        gid,
+        process_namespace: process_namespace().cloned(),
+    };
     let json = serde_json::to_vec(&lock).map_err(|error| Error::damaged("the new lock", error))?;
     // Held before it can be seen: a check by another thread of ours must not take it for a leftover.
     let mut held = HELD.lock().unwrap_or_else(PoisonError::into_inner);
@@ -206,117 +232,83 @@ fn renew(repository: &Repository, mode: LockMode, state: &State) -> Result<bool>
     Ok(true)
 }
 
-/// Fails with [`Error::Locked`] when a lock that is not stale is in the way of one of `mode`.
-fn check_others(repository: &Repository, mode: LockMode, ours: Option<Id>, monitor: &Monitor) -> Result<()> {
-    for (id, lock) in others(repository, ours)? {
-        if let Some(reason) = stale_reason(&id, &lock, Timestamp::now()) {
-            repository.store().delete(&FileKind::Lock.path(&id))?;
-            monitor.note(
-                format!("lock {}", id.short()),
-                format!("removed: {reason} (process {} of {} on {})", lock.pid, lock.username, lock.hostname),
-            );
-        } else if mode == LockMode::Exclusive || lock.exclusive {
-            return Err(Error::Locked { lock: Box::new(lock), id });
-        }
-    }
-    Ok(())
+/// Looks at the locks of others, again and again.
+struct Look<'a> {
+    repository: &'a Arc<Repository>,
+    options: &'a LockOptions,
+    monitor: &'a Monitor,
+    /// What stands in the locks that were there at the last look: a file never changes.
+    read: BTreeMap<Id, LockFile>,
 }
 
-fn others(repository: &Repository, ours: Option<Id>) -> Result<Vec<(Id, LockFile)>> {
-    let mut locks = Vec::new();
-    for (id, size_bytes) in repository.list_sizes(FileKind::Lock)? {
-        // An empty file is an upload that was cut off, on storage that shows such things; it locks nothing.
-        if Some(id) == ours || size_bytes == 0 {
-            continue;
-        }
-        match repository.load_file(FileKind::Lock, &id) {
-            Ok(json) => {
-                let lock =
-                    serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("lock {id}"), error))?;
-                locks.push((id, lock));
+impl Look<'_> {
+    /// Fails with [`Error::Locked`] when a lock that is not stale is in the way of one of `mode`.
+    fn check_others(&mut self, mode: LockMode, ours: Option<Id>) -> Result<()> {
+        for (id, lock) in self.others(ours)? {
+            let is_in_the_way = mode == LockMode::Exclusive || lock.exclusive;
+            // To ask may cost a request.
+            let asked = self.options.holder_is_gone.as_ref().filter(|_| is_in_the_way);
+            if let Some(reason) = stale_reason(&id, &lock, Evidence::Certain(asked), Timestamp::now()) {
+                self.repository.store().delete(&FileKind::Lock.path(&id))?;
+                self.monitor.note(
+                    format!("lock {}", id.short()),
+                    format!("removed: {reason} (process {} of {} on {})", lock.pid, lock.username, lock.hostname),
+                );
+            } else if is_in_the_way {
+                return Err(Error::Locked { lock: Box::new(lock), id });
             }
-            // Given back since it was listed.
-            Err(Error::Store(error)) if error.kind == ErrorKind::NotFound => {}
-            Err(Error::Damaged { what, damage }) => {
-                return Err(Error::Damaged {
-                    what: format!(
-                        "{what} (remove it with `holdfast repo unlock --remove-all` once nobody works on the repository)"
-                    ),
-                    damage,
-                });
-            }
-            Err(error) => return Err(error),
         }
+        Ok(())
     }
-    Ok(locks)
-}
 
-/// Why nobody can be holding this lock any more; `None` when somebody may.
-fn stale_reason(id: &Id, lock: &LockFile, now: Timestamp) -> Option<String> {
-    if now.duration_since(lock.time) > VOID_AFTER {
-        return Some(format!("it was last renewed at {}, more than 30 minutes ago", lock.time));
-    }
-    let us = Identity::current();
-    if lock.hostname != us.hostname {
-        return None;
-    }
-    if lock.pid == us.pid {
-        let held = HELD.lock().unwrap_or_else(PoisonError::into_inner).contains(id);
-        return (!held).then(|| "an earlier process of the same number left it".into());
-    }
-    match process_start(lock.pid) {
-        Process::Gone => Some("its process is gone".into()),
-        Process::StartedAt(start) if start > lock.time + SignedDuration::from_secs(2) => {
-            Some("its process is gone, another one has its number".into())
-        }
-        Process::StartedAt(_) | Process::Unknown => None,
-    }
-}
-
-enum Process {
-    Gone,
-    StartedAt(Timestamp),
-    Unknown,
-}
-
-/// When a process of this host started, from what `/proc` says.
-fn process_start(pid: u32) -> Process {
-    let Some(boot) = std::fs::read_to_string("/proc/stat").ok().and_then(|text| boot_time(&text)) else {
-        return Process::Unknown;
-    };
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Process::Gone,
-        Err(_) => Process::Unknown,
-        Ok(text) => match start_ticks(&text) {
-            // USER_HZ, the unit of this file, is 100 on every Linux there is.
-            Some(ticks) => {
-                Process::StartedAt(boot + SignedDuration::from_millis((ticks * 10).try_into().unwrap_or(i64::MAX)))
+    fn others(&mut self, ours: Option<Id>) -> Result<Vec<(Id, LockFile)>> {
+        let mut locks = BTreeMap::new();
+        for (id, size_bytes) in self.repository.list_sizes(FileKind::Lock)? {
+            // An empty file is an upload that was cut off, on storage that shows such things; it locks nothing.
+            if Some(id) == ours || size_bytes == 0 {
+                continue;
             }
-            None => Process::Unknown,
-        },
+            let lock = match self.read.remove(&id) {
+                Some(lock) => Some(lock),
+                None => read_other(self.repository, &id)?,
+            };
+            locks.extend(lock.map(|lock| (id, lock)));
+        }
+        self.read.clone_from(&locks);
+        Ok(locks.into_iter().collect())
     }
 }
 
-fn boot_time(stat: &str) -> Option<Timestamp> {
-    let seconds = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
-    Timestamp::from_second(seconds).ok()
+/// What stands in a lock; nothing, when it was given back since it was listed.
+fn read_other(repository: &Repository, id: &Id) -> Result<Option<LockFile>> {
+    match read_lock(repository, id) {
+        Ok(lock) => Ok(Some(lock)),
+        Err(Error::Store(error)) if error.kind == ErrorKind::NotFound => Ok(None),
+        Err(Error::Damaged { what, damage }) => Err(Error::Damaged {
+            what: format!(
+                "{what} (remove it with `holdfast repo unlock --remove-all` once nobody works on the repository)"
+            ),
+            damage,
+        }),
+        Err(error) => Err(error),
+    }
 }
 
-/// Field 22 of `/proc/PID/stat`; the second may hold anything, but ends with the last `)`.
-fn start_ticks(stat: &str) -> Option<u64> {
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+fn read_lock(repository: &Repository, id: &Id) -> Result<LockFile> {
+    let json = repository.load_file(FileKind::Lock, id)?;
+    serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("lock {id}"), Damage::Json(error)))
 }
 
-/// Removes stale locks, or with `all` every lock, and tells which.
+/// Removes stale locks, or with `all` every lock, and tells which. A person asks for this: a lock that does not say in
+/// which numbering its process is, as restic's, is stale for it where this host has its name and no such process.
 pub fn unlock(repository: &Repository, all: bool) -> Result<Vec<StaleLock>> {
     let mut removed = Vec::new();
     for (id, size_bytes) in repository.list_sizes(FileKind::Lock)? {
-        let lock: std::result::Result<LockFile, Error> = repository.load_file(FileKind::Lock, &id).and_then(|json| {
-            serde_json::from_slice(&json).map_err(|error| Error::damaged(format!("lock {id}"), Damage::Json(error)))
-        });
+        let lock = read_lock(repository, &id);
         let reason = match &lock {
-            Ok(lock) => stale_reason(&id, lock, Timestamp::now()),
+            Ok(lock) => stale_reason(&id, lock, Evidence::HostName, Timestamp::now()),
             Err(Error::Store(error)) if error.kind == ErrorKind::NotFound => continue,
+            Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(_) if size_bytes == 0 => Some("it is empty".into()),
             Err(_) => None,
         };
@@ -334,6 +326,7 @@ pub fn unlock(repository: &Repository, all: bool) -> Result<Vec<StaleLock>> {
             pid: 0,
             uid: 0,
             gid: 0,
+            process_namespace: None,
         };
         removed.push(StaleLock { id, lock: lock.unwrap_or_else(|_| unknown()), reason });
     }

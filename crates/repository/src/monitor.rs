@@ -1,9 +1,11 @@
 //! How a long operation tells of its progress and is asked to stop.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::{Error, Result};
+use holdfast_store::Cancel;
+
+use crate::{Error, Result, chain};
 
 /// What an operation has done so far; read it at any time from any thread.
 #[derive(Debug, Default)]
@@ -61,11 +63,22 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// What it says in one line: the message, with what it is about in front unless the message names that itself.
+    pub fn text(&self) -> String {
+        match self {
+            Self::Error { item, message } | Self::Note { item, message } if message.contains(item) => message.clone(),
+            Self::Error { item, message } | Self::Note { item, message } => format!("{item}: {message}"),
+            Self::Item { action, item } => format!("{action:<9} {item}"),
+        }
+    }
+}
+
 /// Where an operation reports to. Clones share their state.
 #[derive(Clone, Default)]
 pub struct Monitor {
     counters: Arc<Counters>,
-    interrupted: Arc<AtomicBool>,
+    cancel: Cancel,
     listener: Option<Arc<dyn Fn(Event) + Send + Sync>>,
     verbose: bool,
 }
@@ -83,17 +96,23 @@ impl Monitor {
 
     /// Asks the operation to stop; it ends with [`Error::Interrupted`] and leaves the repository whole.
     pub fn interrupt(&self) {
-        self.interrupted.store(true, Ordering::Relaxed);
+        self.cancel.cancel();
     }
 
-    /// The flag behind [`Monitor::interrupt`], for a signal handler.
-    pub fn interrupt_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.interrupted)
+    /// What [`Monitor::interrupt`] cancels: a store that was opened with it does not keep the operation waiting.
+    pub fn cancel(&self) -> &Cancel {
+        &self.cancel
+    }
+
+    /// The same monitor, interrupted by `cancel`: for who opens the store before there is anything to monitor.
+    #[must_use]
+    pub fn cancelled_by(self, cancel: Cancel) -> Self {
+        Self { cancel, ..self }
     }
 
     /// Fails once [`Monitor::interrupt`] was called.
     pub fn check(&self) -> Result<()> {
-        if self.interrupted.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+        if self.cancel.is_cancelled() { Err(Error::Interrupted) } else { Ok(()) }
     }
 
     pub(crate) fn error(&self, item: impl Into<String>, error: &dyn std::error::Error) {
@@ -101,9 +120,11 @@ impl Monitor {
         self.send(|| Event::Error { item: item.into(), message: chain(error) });
     }
 
-    /// Tells of a failure that is passed over.
+    /// Tells of a failure that is passed over. That the work was interrupted is told once, by its outcome.
     pub(crate) fn failed(&self, item: impl Into<String>, error: &Error) {
-        self.error(item, error);
+        if !matches!(error, Error::Interrupted) {
+            self.error(item, error);
+        }
     }
 
     pub(crate) fn note(&self, item: impl Into<String>, message: impl Into<String>) {
@@ -121,16 +142,4 @@ impl Monitor {
             listener(event());
         }
     }
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -1,8 +1,8 @@
 //! Stores new blobs: compresses, seals and verifies each, fills packs with them, uploads the packs, and writes the index.
 //!
 //! Any number of threads seal blobs, each with an [`Encoder`] of its own; one open pack for data and one for
-//! trees take them in. Full packs go through a bounded pool of buffers to the uploading threads: that pool is
-//! all the memory there is for packs, and who finds it empty waits. A pack is named in an index only after it was
+//! trees take them in. Full packs go to the uploading threads, and there are permits for so many packs at a time: that
+//! is all the memory there may be for packs, and who finds no permit waits. A pack is named in an index only after it was
 //! stored, and indexes are written as the work goes on, so that a run that dies leaves most of its work for the next.
 
 use std::io::Cursor;
@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use holdfast_store::ErrorKind;
 
@@ -24,6 +25,9 @@ use crate::{Error, Id, Index, Repository, Result};
 
 /// Packs start at a multiple of this in memory, so that the store can write them without copying.
 const ALIGNMENT: usize = 4096;
+/// A pack is closed at this many blobs, however small they are: until it is stored, 48 bytes of memory hold where
+/// each is. Only blobs below half a KiB on average make packs smaller by this.
+const PACK_BLOBS_MAX: usize = 32_768;
 /// An index file is closed at this many blobs: some 10 MB of JSON.
 const INDEX_BLOBS_MAX: usize = 50_000;
 /// An index is written at least this often while packs are being stored.
@@ -54,35 +58,29 @@ struct Adding {
 
 /// A buffer that a pack is built in.
 struct PackBuffer {
+    kind: BlobKind,
     memory: Vec<u8>,
     start: usize,
     blobs: Vec<PackedBlob>,
 }
 
 impl PackBuffer {
-    fn new(capacity: usize) -> Self {
+    fn new(kind: BlobKind, capacity: usize) -> Self {
         let mut memory: Vec<u8> = Vec::with_capacity(capacity + ALIGNMENT);
         let start = memory.as_ptr().align_offset(ALIGNMENT).min(ALIGNMENT);
         memory.resize(start, 0);
-        Self { memory, start, blobs: Vec::new() }
-    }
-
-    fn clear(&mut self) {
-        self.memory.truncate(self.start);
-        self.blobs.clear();
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.memory[self.start..]
+        Self { kind, memory, start, blobs: Vec::new() }
     }
 
     fn len(&self) -> usize {
         self.memory.len() - self.start
     }
 
-    /// How large the finished pack would be with one more blob of `length` bytes.
-    fn len_with(&self, length: usize) -> usize {
-        self.len() + length + header_len(self.blobs.len() + 1)
+    /// Whether it takes in one more blob of `length` bytes, and stays within `pack_bytes` when it is finished.
+    fn has_room(&self, length: usize, pack_bytes: usize) -> bool {
+        self.blobs.is_empty()
+            || (self.blobs.len() < PACK_BLOBS_MAX
+                && self.len() + length + header_len(self.blobs.len() + 1) <= pack_bytes)
     }
 }
 
@@ -101,7 +99,8 @@ struct Shared {
     repository: Arc<Repository>,
     index: Arc<Index>,
     open: [Mutex<Option<PackBuffer>>; 2],
-    free: (Sender<PackBuffer>, Receiver<PackBuffer>),
+    /// For data and for trees, a permit for each pack that may be in memory.
+    permits: [(Sender<()>, Receiver<()>); 2],
     pack_bytes: usize,
     pending: Mutex<PendingIndex>,
     failed: AtomicBool,
@@ -127,7 +126,7 @@ pub(crate) struct Encoder {
 }
 
 /// Room that an encoder keeps from one blob to the next; more than that is given back.
-const KEEP_BYTES: usize = 4 << 20;
+const KEEP_BYTES: usize = 2 << 20;
 
 impl Encoder {
     fn new(repository: &Repository) -> Result<Self> {
@@ -198,17 +197,18 @@ impl PackWriter {
         let count = options.uploads.clamp(1, 64);
         // A pack must take in the largest chunk there is, whatever size was asked for.
         let pack_bytes = options.pack_bytes.clamp(4 << 20, 128 << 20);
-        let (free, free_rx) = bounded(count + 2);
-        for _ in 0..count + 2 {
-            // The room is taken when a pack first needs it.
-            let _ = free.send(PackBuffer { memory: Vec::new(), start: 0, blobs: Vec::new() });
-        }
+        // One pack more than are uploaded, so that the next is filled meanwhile. Trees are few.
+        let permits = [count + 1, 1].map(|count| {
+            let permits = bounded(count);
+            (0..count).for_each(|_| _ = permits.0.send(()));
+            permits
+        });
         let (uploads, full) = bounded(count);
         let shared = Arc::new(Shared {
             repository: Arc::clone(repository),
             index,
             open: [Mutex::new(None), Mutex::new(None)],
-            free: (free, free_rx),
+            permits,
             pack_bytes,
             pending: Mutex::new(PendingIndex {
                 encoder: IndexEncoder::new(),
@@ -274,18 +274,18 @@ impl PackWriter {
             return Ok(());
         }
         let mut open = shared.open_pack(kind);
-        if open.as_ref().is_some_and(|pack| !pack.blobs.is_empty() && pack.len_with(sealed.len()) > shared.pack_bytes)
+        if open.as_ref().is_some_and(|pack| !pack.has_room(sealed.len(), shared.pack_bytes))
             && let Some(full) = open.take()
         {
             self.submit(full)?;
         }
         let pack = match &mut *open {
             Some(pack) => pack,
-            none => none.insert(shared.buffer()?),
+            none => {
+                shared.permits(kind).1.recv().map_err(|_| shared.take_failure())?;
+                none.insert(PackBuffer::new(kind, shared.pack_bytes))
+            }
         };
-        if pack.memory.capacity() == 0 {
-            *pack = PackBuffer::new(shared.pack_bytes);
-        }
         let (Ok(offset), Ok(length)) = (u32::try_from(pack.len()), u32::try_from(sealed.len())) else {
             return Err(Error::System { operation: "store a blob", reason: "it has 4 GiB or more".into() });
         };
@@ -347,8 +347,8 @@ impl Shared {
         lock(&self.open[usize::from(kind == BlobKind::Tree)])
     }
 
-    fn buffer(&self) -> Result<PackBuffer> {
-        self.free.1.recv().map_err(|_| self.take_failure())
+    fn permits(&self, kind: BlobKind) -> &(Sender<()>, Receiver<()>) {
+        &self.permits[usize::from(kind == BlobKind::Tree)]
     }
 
     /// Fails once an upload has failed.
@@ -369,31 +369,35 @@ impl Shared {
     }
 
     fn upload_all(&self, full: &Receiver<PackBuffer>) {
-        for mut pack in full {
-            // After a failure what is left is only given back, so that nobody waits for a buffer for ever.
+        for pack in full {
+            let kind = pack.kind;
+            // After a failure what is left is only given up, so that nobody waits for a permit for ever.
             if !self.failed.load(Ordering::Relaxed)
-                && let Err(error) = self.upload(&mut pack)
+                && let Err(error) = self.upload(pack)
             {
                 self.fail(error);
             }
-            pack.clear();
-            let _ = self.free.0.send(pack);
+            // Its memory is freed, not kept: every buffer would come to take as much as the fullest pack that it once
+            // was.
+            let _ = self.permits(kind).0.send(());
         }
     }
 
-    fn upload(&self, pack: &mut PackBuffer) -> Result<()> {
+    fn upload(&self, mut pack: PackBuffer) -> Result<()> {
         let mut header = Vec::with_capacity(header_len(pack.blobs.len()));
         encode_header(&pack.blobs, &mut header);
         let header = self.repository.key().seal(&header);
         pack.memory.extend_from_slice(&header);
         pack.memory.extend_from_slice(&(header.len() as u32).to_le_bytes());
-        let id = Id::of(pack.bytes());
-        match self.repository.store().put(&FileKind::Pack.path(&id), pack.bytes()) {
+        let PackBuffer { memory, start, blobs, .. } = pack;
+        let bytes = Bytes::from(memory).slice(start..);
+        let id = Id::of(&bytes);
+        match self.repository.store().put_shared(&FileKind::Pack.path(&id), bytes) {
             // Sealing is random: the same name is the same pack, stored by an attempt that seemed to have failed.
             Err(error) if error.kind == ErrorKind::AlreadyExists => {}
             result => result?,
         }
-        let pack = IndexedPack { id, blobs: std::mem::take(&mut pack.blobs) };
+        let pack = IndexedPack { id, blobs };
         self.index.add_pack(&pack);
         let mut pending = lock(&self.pending);
         pending.encoder.push(&pack.id, &pack.blobs);

@@ -105,6 +105,14 @@ pub struct Repository {
     index: RwLock<Option<Arc<Index>>>,
 }
 
+impl Drop for Repository {
+    /// A program that has done its work with a repository, and waits for more, does not keep the memory for it.
+    fn drop(&mut self) {
+        self.refresh_index();
+        crate::memory::give_back();
+    }
+}
+
 impl Repository {
     /// Makes a repository in an empty store.
     ///
@@ -114,12 +122,10 @@ impl Repository {
         if !VERSIONS.contains(&init.version) {
             return Err(Error::UnsupportedVersion(init.version));
         }
-        match store.size_bytes(CONFIG_NAME) {
-            Ok(_) => return Err(Error::AlreadyInitialized { location: store.location() }),
-            Err(error) if error.kind == ErrorKind::NotFound => {}
-            Err(error) => return Err(error.into()),
+        if has_config(&*store)? {
+            return Err(Error::AlreadyInitialized { location: store.location() });
         }
-        discard_unfinished_init(&*store)?;
+        refuse_orphans(&*store)?;
         let key = crypto::Key::generate();
         let params = KdfParams::calibrate(init.kdf_target, init.kdf_memory_bytes);
         let key_id = write_key(&*store, &key, password, params)?;
@@ -129,12 +135,22 @@ impl Repository {
             chunker_polynomial: init.polynomial.unwrap_or_else(Polynomial::random),
         };
         let json = serde_json::to_vec(&config).map_err(|error| Error::damaged("the new configuration", error))?;
-        match store.put(CONFIG_NAME, &key.seal(&json)) {
-            Err(error) if error.kind == ErrorKind::AlreadyExists => {
-                Err(Error::AlreadyInitialized { location: store.location() })
-            }
-            result => Ok(result?),
-        }?;
+        // Whoever stores the configuration has made the repository. Every other key that was there before it is of an
+        // init that was killed or comes too late: with the same password it would be taken for the right one.
+        let others: Vec<Id> = list_ids(&*store, FileKind::Key)?.into_iter().filter(|id| *id != key_id).collect();
+        let sealed = key.seal(&json);
+        let is_ours = match store.put(CONFIG_NAME, &sealed) {
+            // A put that was tried again may meet itself.
+            Err(error) if error.kind == ErrorKind::AlreadyExists => store.get(CONFIG_NAME)? == sealed,
+            result => result.map(|()| true)?,
+        };
+        if !is_ours {
+            store.delete(&FileKind::Key.path(&key_id))?;
+            return Err(Error::AlreadyInitialized { location: store.location() });
+        }
+        for id in others {
+            store.delete(&FileKind::Key.path(&id))?;
+        }
         Ok(Self::new(store, key, key_id, config, options))
     }
 
@@ -155,8 +171,11 @@ impl Repository {
         for key_id in &keys {
             match open_key(&*store, key_id, password) {
                 Ok(Some(key)) => {
-                    let config =
-                        key.open(sealed).map_err(|_| Error::damaged("the configuration", Damage::Unauthentic))?;
+                    // The key of an init that came too late and was killed: another one may be the right one.
+                    let Ok(config) = key.open(sealed.clone()) else {
+                        unusable = Some(Error::damaged("the configuration", Damage::Unauthentic));
+                        continue;
+                    };
                     let config: Config =
                         serde_json::from_slice(&config).map_err(|error| Error::damaged("the configuration", error))?;
                     if !VERSIONS.contains(&config.version) {
@@ -480,20 +499,24 @@ fn list_ids(store: &dyn Store, kind: FileKind) -> Result<Vec<Id>> {
     Ok(list_sizes(store, kind)?.into_iter().map(|(id, _)| id).collect())
 }
 
-/// An earlier init may have been killed between the key and the configuration. Such a key opens nothing, but
-/// it must not stay: it would be tried, and with the same password it would be taken for the right one.
-fn discard_unfinished_init(store: &dyn Store) -> Result<()> {
+fn has_config(store: &dyn Store) -> Result<bool> {
+    match store.size_bytes(CONFIG_NAME) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Data without a configuration was a repository: a new one would make it unreadable.
+fn refuse_orphans(store: &dyn Store) -> Result<()> {
     for kind in [FileKind::Pack, FileKind::Index, FileKind::Snapshot] {
-        if !list_ids(store, kind)?.is_empty() {
+        if !list_ids(store, kind)?.is_empty() && !has_config(store)? {
             return Err(Error::Selection(format!(
                 "{} holds {}s but no configuration: it was a repository, and a new one here would make them unreadable",
                 store.location(),
                 kind.noun(),
             )));
         }
-    }
-    for id in list_ids(store, FileKind::Key)? {
-        store.delete(&FileKind::Key.path(&id))?;
     }
     Ok(())
 }
@@ -545,3 +568,6 @@ fn write_key(store: &dyn Store, key: &crypto::Key, password: &str, params: KdfPa
     store.put(&FileKind::Key.path(&id), &bytes)?;
     Ok(id)
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 pub use self::decide::Overwrite;
 pub use self::metadata::{OwnerLookup, Owners};
 use crate::failure::Failure;
+use crate::format::node::Node;
 use crate::lock::{Lock, LockMode, LockOptions};
 use crate::pattern::PatternList;
 use crate::{Error, Id, Monitor, Repository, Result};
@@ -44,10 +45,14 @@ use crate::{Error, Id, Monitor, Repository, Result};
 pub struct RestoreOptions {
     /// The directory to restore into. Made if it is missing.
     pub target: PathBuf,
-    /// Only what matches, by its path in the snapshot (from the restored folder on). Empty: everything.
-    pub include: PatternList,
-    /// Not what matches.
-    pub exclude: PatternList,
+    /// Only what matches one of the lists, by its path in the snapshot (from the restored folder on). Several, as each
+    /// has its own rule for the case of letters, and its own negations. Empty: everything.
+    pub include: Vec<PatternList>,
+    /// Not what matches one of these.
+    pub exclude: Vec<PatternList>,
+    /// What the target itself gets of owner, permissions, attributes and times: the entry of the restored folder (see
+    /// [`crate::snapshots::Selected::entry`]). Default: nothing.
+    pub target_metadata: Option<Node>,
     /// What happens to files that are there already. Default: [`Overwrite::Always`].
     pub overwrite: Overwrite,
     /// Remove what the snapshot does not have, where the patterns would take it. Default: no.
@@ -71,8 +76,9 @@ impl RestoreOptions {
     pub fn new(target: impl Into<PathBuf>) -> Self {
         Self {
             target: target.into(),
-            include: PatternList::default(),
-            exclude: PatternList::default(),
+            include: Vec::new(),
+            exclude: Vec::new(),
+            target_metadata: None,
             overwrite: Overwrite::default(),
             delete: false,
             dry_run: false,
@@ -143,7 +149,7 @@ pub fn restore(
     options: &RestoreOptions,
     monitor: &Monitor,
 ) -> Result<RestoreReport> {
-    if options.delete && options.include.is_empty() && options.target.as_os_str() == "/" {
+    if options.delete && options.include.iter().all(PatternList::is_empty) && options.target.as_os_str() == "/" {
         return Err(Error::Selection(
             "will not remove everything that the snapshot lacks from /: name what to restore".into(),
         ));

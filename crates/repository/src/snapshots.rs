@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::error::Damage;
 use crate::format::FileKind;
-use crate::format::node::NodeKind;
+use crate::format::node::{Node, NodeKind};
 use crate::format::snapshot::{GroupBy, GroupKey, Snapshot, SnapshotFilter};
 use crate::repository::in_parallel;
 use crate::source::display_path;
@@ -45,6 +45,7 @@ impl Snapshots {
             let snapshot = repository.load_snapshot(id);
             let mut loaded = loaded.lock().unwrap_or_else(PoisonError::into_inner);
             match snapshot {
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Ok(snapshot) => loaded.saved.push(SavedSnapshot { id: *id, snapshot }),
                 Err(error) => loaded.unreadable.push((*id, error)),
             }
@@ -79,6 +80,17 @@ pub struct Selected {
     pub folder: Vec<u8>,
     /// The tree of that folder.
     pub tree: Id,
+}
+
+impl Selected {
+    /// The entry of the folder in the folder above it; none for a whole snapshot, which has no entry.
+    pub fn entry(&self, repository: &Repository) -> Result<Option<Node>> {
+        let mut names = names(&self.folder);
+        let Some(name) = names.next_back() else { return Ok(None) };
+        let above = names.collect::<Vec<_>>().join(&b'/');
+        let above = folder_tree(repository, &self.saved.snapshot.tree, &above)?;
+        Ok(repository.load_tree(&above)?.nodes.into_iter().find(|node| node.name == name))
+    }
 }
 
 /// Finds the snapshot that `text` names: the beginning of an id, `latest`, or `latest~2` for the second before the
@@ -156,10 +168,15 @@ pub fn group(snapshots: Vec<SavedSnapshot>, by: GroupBy) -> Vec<(GroupKey, Vec<S
     groups.into_iter().collect()
 }
 
+/// The names of a path, without what means nothing.
+fn names(path: &[u8]) -> impl DoubleEndedIterator<Item = &[u8]> {
+    path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b"."))
+}
+
 /// The tree of the folder at `path` below `root`; an empty path is the root itself.
 pub(crate) fn folder_tree(repository: &Repository, root: &Id, path: &[u8]) -> Result<Id> {
     let mut tree = *root;
-    for name in path.split(|&byte| byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+    for name in names(path) {
         let content = repository.load_tree(&tree)?;
         let missing = |what: &str| Error::Selection(format!("{}: {} {what}", display_path(path), display_path(name)));
         let node = content.nodes.iter().find(|node| node.name == name).ok_or_else(|| missing("is not there"))?;

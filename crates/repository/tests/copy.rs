@@ -4,10 +4,10 @@
 
 mod oracle;
 
-use holdfast_repository::copy::copy;
+use holdfast_repository::Monitor;
+use holdfast_repository::copy::{CopyOptions, copy};
 use holdfast_repository::format::FileKind;
 use holdfast_repository::snapshots::Snapshots;
-use holdfast_repository::{LockOptions, Monitor};
 use oracle::Bench;
 
 #[test]
@@ -22,7 +22,7 @@ fn copies_restore_as_the_originals_do() {
     let (source, target) = (from.open(), to.open());
     let snapshots = Snapshots::load(&source).unwrap().complete().unwrap();
     let run = |count: usize| {
-        copy(&source, &target, &snapshots[..count], &LockOptions::default(), &Monitor::default()).unwrap()
+        copy(&source, &target, &snapshots[..count], &CopyOptions::default(), &Monitor::default()).unwrap()
     };
     let copied = run(1);
     assert!(copied.len() == 1 && !copied[0].existed);

@@ -19,9 +19,9 @@ use crate::{Error, Id, Result};
 
 /// How much is read at once.
 const READ_BYTES: usize = 512 << 10;
-/// How much chunks that wait to be stored may take.
-const CHUNKS_BYTES_MAX: usize = 20 << 20;
-/// Chunk buffers that are kept for the next chunk, and the largest that is.
+/// How much the buffers of chunks that wait to be stored may take.
+const CHUNKS_BYTES_MAX: usize = 12 << 20;
+/// Chunk buffers that are kept for the next chunk, and the largest that is: most chunks fit into it.
 const SPARE_BUFFERS: usize = 4;
 const SPARE_BYTES_MAX: usize = 2 << 20;
 
@@ -75,9 +75,13 @@ impl Budget {
         Ok(())
     }
 
-    fn give_back(&self, mut buffer: Vec<u8>) {
-        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= buffer.len();
+    fn give_back(&self, buffer: Vec<u8>) {
+        *self.used.lock().unwrap_or_else(PoisonError::into_inner) -= buffer.capacity();
         self.freed.notify_all();
+        self.keep(buffer);
+    }
+
+    fn keep(&self, mut buffer: Vec<u8>) {
         let mut spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         if spare.len() < SPARE_BUFFERS && buffer.capacity() <= SPARE_BYTES_MAX {
             buffer.clear();
@@ -101,18 +105,19 @@ impl<'a> Files<'a> {
         Self { run, directories, budget }
     }
 
-    /// A worker: stores chunks first, since each holds memory, and reads small files in between.
-    pub(super) fn work(&self, small: &Receiver<FileJob>, chunks: &Receiver<ChunkJob>) {
+    /// A worker: stores chunks first, since each holds memory, and reads small files in between. One without
+    /// chunks is there to wait for the disk while others compute.
+    pub(super) fn work(&self, small: Receiver<FileJob>, chunks: Option<Receiver<ChunkJob>>) {
         if let Err(error) = self.try_work(small, chunks) {
             self.run.failure.set(error);
         }
     }
 
-    fn try_work(&self, small: &Receiver<FileJob>, chunks: &Receiver<ChunkJob>) -> Result<()> {
+    fn try_work(&self, mut small: Receiver<FileJob>, chunks: Option<Receiver<ChunkJob>>) -> Result<()> {
         let mut encoder = self.run.writer.encoder()?;
         let mut buffer = Vec::with_capacity(CHUNK_MIN + 1);
-        let (mut small, mut chunks) = (small.clone(), chunks.clone());
-        let (mut small_open, mut chunks_open) = (true, true);
+        let (mut small_open, mut chunks_open) = (true, chunks.is_some());
+        let mut chunks = chunks.unwrap_or_else(crossbeam_channel::never);
         while small_open || chunks_open {
             self.run.failure.check()?;
             self.run.monitor.check()?;
@@ -185,12 +190,13 @@ impl<'a> Files<'a> {
         let mut count = 0;
         let mut buffer = self.budget.buffer();
         let read = self.read_chunks(&entry, &mut *file.content, &mut buffer, &mut |number, chunk| {
-            self.budget.take(chunk.len(), &self.run.failure)?;
-            let job =
-                ChunkJob { file: Arc::clone(&large), number, chunk: std::mem::replace(chunk, self.budget.buffer()) };
+            // What counts is the room it takes, not how much of it is filled.
+            self.budget.take(chunk.capacity(), &self.run.failure)?;
+            let job = ChunkJob { file: Arc::clone(&large), number, chunk: std::mem::take(chunk) };
             count = number + 1;
             chunks.send(job).map_err(|_| Error::Interrupted)
         })?;
+        self.budget.keep(buffer);
         match self.count(read.map(|size| Node { size, ..file.node })) {
             Some(node) => {
                 let completed = {
@@ -278,7 +284,8 @@ impl<'a> Files<'a> {
             self.run.failure.check()?;
             self.run.monitor.check()?;
             searched = buffer.len();
-            buffer.reserve(want);
+            // Not twice as much with every read: the room for chunks is counted.
+            buffer.reserve_exact(want);
             match (&mut *content).take(want as u64).read_to_end(buffer) {
                 Ok(read) => {
                     last = read < want;

@@ -1,12 +1,13 @@
 //! Backups: a source's entries become trees and blobs, and at last a snapshot.
 //!
 //! ```text
-//! walk (1 thread) ── files ──▶ workers (cores) ── sealed blobs ──▶ packs ──▶ uploads
+//! walk (1 thread) ── files ──▶ workers (4 or more) ── sealed blobs ──▶ packs ──▶ uploads
 //!        └─ large files ─▶ cutters (2) ── chunks ──▶ ┘
 //! ```
 //!
 //! The walk goes depth first and compares each file with the parent snapshot; what changed goes to the workers,
-//! files with more than one chunk by way of a cutter, so that all cores work on one large file, too. A
+//! files with more than one chunk by way of a cutter, so that all cores work on one large file, too: as many
+//! workers as there are cores take chunks, the others only read small files while the disk keeps some waiting. A
 //! directory is written once all its entries are, by whoever finishes the last. Every queue is bounded, and
 //! nothing but the index grows with the number of files: a directory holds its own JSON and what is under way.
 //!
@@ -71,7 +72,8 @@ pub struct BackupOptions {
     pub skip_if_unchanged: bool,
     /// The name and version of the program that the snapshot records.
     pub program_version: String,
-    /// How many files are read, and chunks compressed, at once. Default: the number of cores.
+    /// How many small files are read at once. Default: the number of cores, and 4 at least, since a disk may keep
+    /// a reader waiting. Pieces of large files are stored by as many of these as there are cores.
     pub workers: usize,
     /// How the repository is locked.
     pub lock: LockOptions,
@@ -91,10 +93,17 @@ impl BackupOptions {
             dry_run: false,
             skip_if_unchanged: false,
             program_version: concat!("holdfast ", env!("CARGO_PKG_VERSION")).into(),
-            workers: std::thread::available_parallelism().map_or(2, usize::from),
+            workers: cores().max(READERS_MIN),
             lock: LockOptions::default(),
         }
     }
+}
+
+/// Small files that are read at once on however few cores.
+const READERS_MIN: usize = 4;
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from)
 }
 
 impl Default for BackupOptions {
@@ -238,7 +247,7 @@ impl Run<'_> {
         let workers = self.options.workers.clamp(1, 64);
         let (small, small_rx) = bounded(256);
         let (large, large_rx) = bounded(16);
-        let (chunks, chunks_rx) = bounded(workers * 2);
+        let (chunks, chunks_rx) = bounded(cores() * 2);
         let budget = Budget::default();
         let directories = Directories::new(self);
         let files = Files::new(self, &directories, &budget);
@@ -251,9 +260,10 @@ impl Run<'_> {
                 }
             };
             let (files, thread) = (&files, std::thread::Builder::new);
-            for _ in 0..workers {
-                let (small, chunks) = (small_rx.clone(), chunks_rx.clone());
-                keep(thread().name("worker".into()).spawn_scoped(scope, move || files.work(&small, &chunks)));
+            for number in 0..workers {
+                let chunks = (number < cores()).then(|| chunks_rx.clone());
+                let small = small_rx.clone();
+                keep(thread().name("worker".into()).spawn_scoped(scope, move || files.work(small, chunks)));
             }
             for _ in 0..2 {
                 let (large, chunks) = (large_rx.clone(), chunks.clone());

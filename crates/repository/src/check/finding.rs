@@ -183,28 +183,30 @@ impl Problem {
         }
     }
 
-    /// What to do about it.
+    /// What to do about it, with this program where it can do it, else with restic.
     pub fn advice(&self) -> &'static str {
         match self {
-            Self::Key { .. } => "add a new key with `key add`, then remove this one",
+            Self::Key { .. } => {
+                "add a new key with `holdfast repo key add`, then remove this one with `holdfast repo key remove`"
+            }
             Self::Snapshot { .. } => {
-                "restore the file from a copy of the repository, or give the snapshot up with `forget` and its id"
+                "restore the file from a copy of the repository, or give the snapshot up with `holdfast repo forget` and its id"
             }
             Self::Index { .. } => {
                 "restore the file from a copy of the repository, or rebuild the index from the packs with `restic repair index`"
             }
             Self::PackMissing { .. } | Self::PackSize { .. } => {
-                "restore the pack from a copy of the repository; else see what is affected, run `restic repair index` and back the affected files up again"
+                "restore the pack from a copy of the repository; else see what is affected, run `restic repair index` and back the affected files up again with `holdfast repo backup --force`"
             }
-            Self::PackOrphan { .. } => "nothing needs to be done; `prune` removes it",
+            Self::PackOrphan { .. } => "nothing needs to be done; `holdfast repo prune` removes it",
             Self::Pack { .. } | Self::Blob { has_copy: false, .. } => {
-                "the storage has lost data: look for its cause first; restore the pack from a copy of the repository, else run `restic repair packs` and back the affected files up again"
+                "the storage has lost data: look for its cause first; restore the pack from a copy of the repository, else run `restic repair packs` with its id and back the affected files up again with `holdfast repo backup --force`"
             }
             Self::Blob { has_copy: true, .. } => {
-                "another pack has a good copy, nothing is lost; look for the cause in the storage, then run `prune`"
+                "another pack has a good copy, nothing is lost; look for the cause in the storage, then run `holdfast repo prune`"
             }
             Self::BlobMissing { .. } | Self::Tree { .. } => {
-                "back the affected files up again: if they are unchanged, that stores what is missing"
+                "back the affected files up again with `holdfast repo backup --force`: if they are unchanged, that stores what is missing; else `restic repair snapshots` leaves them out of the snapshots"
             }
             Self::TreeEntry { .. } => "the backup was made so: back the folder up again with a current version",
             Self::FileSize { .. } => "nothing needs to be done: the file changed while it was backed up",

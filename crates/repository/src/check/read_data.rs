@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 
 use super::{Check, Problem};
+use crate::chain;
 use crate::error::Damage;
 use crate::format::FileKind;
 use crate::format::pack::{PackedBlob, TRAILER_BYTES, decode_header, header_range};
-use crate::monitor::{Counters, chain};
+use crate::monitor::Counters;
 use crate::repository::{in_parallel, open_blob};
 use crate::{Id, Location, Result};
 
@@ -24,7 +25,7 @@ impl Check<'_> {
         let readers = ((MEMORY_BYTES / largest) as usize).clamp(1, cores);
         in_parallel(packs, readers, |(id, size_bytes)| {
             self.monitor.check()?;
-            self.lock.check()?;
+            self.check_lock()?;
             let blobs = counts.get(id).copied().unwrap_or_default();
             let mut pack = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
             pack.resize(*size_bytes as usize, 0);

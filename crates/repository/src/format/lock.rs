@@ -22,6 +22,10 @@ pub struct LockFile {
     /// The holder's group id.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub gid: u32,
+    /// In which numbering of processes `pid` stands: an opaque text that two processes of one system and one PID
+    /// namespace share. An addition to restic's format, which passes it over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process_namespace: Option<String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the signature serde asks for")]

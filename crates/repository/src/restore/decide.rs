@@ -72,14 +72,16 @@ pub(super) struct Selection {
     pub(super) may_be_below: bool,
 }
 
-pub(super) fn select(path: &[u8], include: &PatternList, exclude: &PatternList) -> Selection {
-    let (is_included, may_be_below) = if include.is_empty() {
+pub(super) fn select(path: &[u8], include: &[PatternList], exclude: &[PatternList]) -> Selection {
+    let (is_included, may_be_below) = if include.iter().all(PatternList::is_empty) {
         (true, true)
     } else {
-        let found = include.look_up(path);
-        (found.is_match, found.is_match || found.may_match_below)
+        let found = include.iter().map(|list| list.look_up(path));
+        found.fold((false, false), |(is_match, below), found| {
+            (is_match || found.is_match, below || found.is_match || found.may_match_below)
+        })
     };
-    let is_excluded = exclude.is_match(path);
+    let is_excluded = exclude.iter().any(|list| list.is_match(path));
     Selection { is_selected: is_included && !is_excluded, may_be_below: may_be_below && !is_excluded }
 }
 
@@ -122,7 +124,14 @@ mod tests {
 
     #[test]
     fn selections() {
-        let list = |patterns: &[&str]| PatternList::new(patterns, Case::Sensitive).unwrap();
+        // The last one whatever its case.
+        let list = |patterns: &[&str]| {
+            let (last, others) = patterns
+                .split_last()
+                .map_or((&[][..], patterns), |(last, others)| (std::slice::from_ref(last), others));
+            [(others, Case::Sensitive), (last, Case::Ignored)]
+                .map(|(patterns, case)| PatternList::new(patterns, case).unwrap())
+        };
         let check = |path: &str, include: &[&str], exclude: &[&str], want: (bool, bool)| {
             let Selection { is_selected, may_be_below } = select(path.as_bytes(), &list(include), &list(exclude));
             assert_eq!((is_selected, may_be_below), want, "{path} {include:?} {exclude:?}");
@@ -133,5 +142,10 @@ mod tests {
         check("/x", &["/a/b"], &[], (false, false));
         check("/a", &[], &["/a"], (false, false));
         check("/a/b", &["/a"], &["b"], (false, false));
+        check("/B", &["/a", "/b"], &[], (true, true));
+        check("/A", &["/a", "/b"], &[], (false, false));
+        check("/x/B", &["/A/c", "/X/b/c"], &[], (false, true));
+        check("/B", &[], &["/a", "/b"], (false, false));
+        check("/A", &[], &["/a", "/b"], (true, true));
     }
 }

@@ -47,10 +47,10 @@ pub(super) struct Pool {
 }
 
 impl Directory {
-    /// Opens the target; it may be reached through links, which its owner chose.
-    pub(super) fn open_target(path: &Path, is_new: bool) -> io::Result<Arc<Self>> {
+    /// Opens the target; it may be reached through links, which its owner chose. When it is done, it gets `metadata`.
+    pub(super) fn open_target(path: &Path, is_new: bool, metadata: Option<Metadata>) -> io::Result<Arc<Self>> {
         let fd = openat(CWD, path, FLAGS, Mode::empty())?;
-        Self::adopt(fd, Place::Target(path.into()), is_new, None, &Arc::default())
+        Self::adopt(fd, Place::Target(path.into()), is_new, metadata, &Arc::default())
     }
 
     /// Opens a directory in this one, never through a link. When it is done, it gets `metadata`.

@@ -79,7 +79,7 @@ fn open_target(run: &Run<'_>) -> Result<Here> {
     let target = &run.options.target;
     let failed = |operation| move |source| Error::Io { operation, path: target.clone(), source };
     if run.options.dry_run {
-        return match Directory::open_target(target, false) {
+        return match Directory::open_target(target, false, None) {
             Ok(directory) => Ok(Here::Open(directory)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Here::WouldBeMade),
             Err(error) => Err(failed("open")(error)),
@@ -87,7 +87,8 @@ fn open_target(run: &Run<'_>) -> Result<Here> {
     }
     let is_new = !target.exists();
     std::fs::create_dir_all(target).map_err(failed("make"))?;
-    Directory::open_target(target, is_new).map(Here::Open).map_err(failed("open"))
+    let metadata = run.options.target_metadata.as_ref().map(|node| Metadata::of(node, &run.options.owners));
+    Directory::open_target(target, is_new, metadata).map(Here::Open).map_err(failed("open"))
 }
 
 impl Walk<'_> {

@@ -176,7 +176,7 @@ fn nobody_else_works_while_a_prune_runs() {
                     let _ = told.send(format!("{item}: {message}"));
                 }
             };
-            let lock = LockOptions { wait: Duration::from_secs(60) };
+            let lock = LockOptions { wait: Duration::from_secs(60), ..LockOptions::default() };
             let options = BackupOptions { lock, ..BackupOptions::new() };
             backup(&bench.open(), &tree(&bench.data()), &options, &Monitor::new(note, false)).unwrap()
         });
@@ -227,7 +227,7 @@ fn rivals_for_the_repository_never_have_it_together() {
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let lock = LockOptions { wait: Duration::from_secs(120) };
+                let lock = LockOptions { wait: Duration::from_secs(120), ..LockOptions::default() };
                 prune(&bench.open(), &PruneOptions { lock, ..prune_all() }, &Monitor::default()).unwrap();
             });
         }
@@ -272,7 +272,7 @@ fn a_live_process_of_ours_is_respected_though_it_stands_still() {
 }
 
 #[test]
-fn a_live_restic_is_respected_and_a_dead_one_is_not() {
+fn a_live_restic_is_respected_and_a_dead_one_until_it_is_unlocked() {
     let bench = Bench::new(2);
     fill(&bench);
     save_all(&bench.open(), &bench.data());
@@ -291,6 +291,8 @@ fn a_live_restic_is_respected_and_a_dead_one_is_not() {
     let (id, _) = save_all(&bench.open(), &bench.data());
     kill_process(pid, Signal::KILL).unwrap();
     restic.wait().unwrap();
+    assert_locked_by(restic.id(), false, prune(&bench.open(), &prune_all(), &Monitor::default()));
+    assert_eq!(holdfast_repository::unlock(&bench.open(), false).unwrap().len(), 1);
     prune(&bench.open(), &prune_all(), &Monitor::default()).unwrap();
     assert!(bench.open().list(FileKind::Lock).unwrap().is_empty());
     assert_whole(&bench.open(), ReadData::All);

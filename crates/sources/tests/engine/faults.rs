@@ -1,15 +1,17 @@
 //! Storage that fails at any one operation: an error or a complete result, and a repository that is whole.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use holdfast_repository::backup::BackupReport;
+use holdfast_repository::backup::{BackupOptions, BackupReport, backup};
 use holdfast_repository::check::{CheckReport, ReadData};
-use holdfast_repository::{Error, OpenOptions, Repository, Result};
-use holdfast_store::{ErrorKind, Fault, FaultyStore, LocalStore, Rule, Store};
+use holdfast_repository::format::FileKind;
+use holdfast_repository::{Error, Monitor, OpenOptions, Repository, Result};
+use holdfast_store::{ErrorKind, Fault, FaultyStore, LocalStore, Operation, Retry, RetryPolicy, Rule, Store};
 
 use crate::look::{assert_same, look};
 use crate::oracle::{Bench, PASSWORD, copy_dir, noise};
-use crate::{assert_whole, bring_back, bring_back_all, errors, examine, save, save_all};
+use crate::{assert_whole, bring_back, bring_back_all, errors, examine, save, save_all, tree};
 
 type Faulty = Arc<FaultyStore<LocalStore>>;
 
@@ -70,6 +72,33 @@ fn strike_each(bench: &Bench, faults: &[Fault], mut act: impl FnMut(&Faulty, &Ar
 }
 
 const UNAVAILABLE: ErrorKind = ErrorKind::Unavailable;
+
+#[test]
+fn an_interrupted_backup_waits_for_no_store_and_gives_back_its_lock() {
+    let bench = changed();
+    let (store, monitor) = (Arc::new(FaultyStore::new(bench.store())), Monitor::default());
+    let hour = Duration::from_secs(3600);
+    let policy = RetryPolicy { delay_first: hour, delay_max: hour, elapsed_max: 10 * hour, ..RetryPolicy::default() };
+    let retrying = Retry::new(Arc::clone(&store), policy).cancelled_by(monitor.cancel().clone());
+    let repository = Arc::new(Repository::open(Arc::new(retrying), PASSWORD, OpenOptions::default()).unwrap());
+    store.inject(Rule::on(Operation::Put, Fault::Fail(UNAVAILABLE)).under("data/"));
+    let begin = std::thread::scope(|scope| {
+        let run = || backup(&repository, &tree(&bench.data()), &BackupOptions::new(), &monitor);
+        let running = scope.spawn(run);
+        // The lock, and then a pack that is not taken.
+        while store.count(Operation::Put) < 2 {
+            assert!(!running.is_finished(), "it does not wait");
+            std::thread::yield_now();
+        }
+        let begin = Instant::now();
+        monitor.interrupt();
+        assert!(matches!(running.join().unwrap(), Err(Error::Interrupted)));
+        begin
+    });
+    assert!(begin.elapsed() < Duration::from_secs(60), "{:?}", begin.elapsed());
+    assert!(bench.open().list(FileKind::Lock).unwrap().is_empty());
+    assert_whole(&bench.open(), ReadData::None);
+}
 
 #[test]
 fn a_backup_fails_or_is_complete_whichever_operation_fails() {
