@@ -28,13 +28,14 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use serde::Serialize;
+use serde_json::Value as Json;
 
 pub use object::Object;
 pub use problem::{Identity, Problem};
 pub use typed::Typed;
 
 use finding::Finding;
-use object::Reading;
+use object::{Origin, Reading};
 use path::Step;
 use tree::{Document, Node, Value};
 
@@ -69,7 +70,7 @@ pub struct Rejected {
 /// Reads files, each given by its name and its contents. A name that ends in `.json` is read as JSON, any other as
 /// YAML. Of two objects of one kind, namespace and name the first stays and the second is an error.
 pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Outcome {
-    let mut reader = Reader::default();
+    let mut reader = Reader::new(Origin::File);
     for (file, contents) in files {
         let documents =
             if file.to_ascii_lowercase().ends_with(".json") { json::read(contents) } else { yaml::read(contents) };
@@ -84,14 +85,46 @@ pub fn read<'a>(files: impl IntoIterator<Item = (&'a str, &'a [u8])>) -> Outcome
     reader.outcome
 }
 
-#[derive(Default)]
+/// Reads objects as an API server gives them. The `file` of each is `Kind namespace/name`. What they say of their status
+/// and of who manages which field is left out.
+///
+/// Kinds of Kubernetes are taken as they are; of Holdfast's own, whatever a server let pass is checked as a file would be.
+pub fn read_objects(objects: impl IntoIterator<Item = Json>) -> Outcome {
+    let mut reader = Reader::new(Origin::Server);
+    for mut object in objects {
+        if let Some(fields) = object.as_object_mut() {
+            fields.remove("status");
+        }
+        if let Some(metadata) = object.get_mut("metadata").and_then(Json::as_object_mut) {
+            metadata.remove("managedFields");
+        }
+        let text = |field: &Json| field.as_str().unwrap_or_default().to_owned();
+        let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
+        let file = match text(&metadata["namespace"]) {
+            namespace if namespace.is_empty() => format!("{kind} {}", text(&metadata["name"])),
+            namespace => format!("{kind} {namespace}/{}", text(&metadata["name"])),
+        };
+        for Document { root, faults } in json::read(object.to_string().as_bytes()) {
+            if let Some(root) = root {
+                reader.document(&file, root, faults.into_iter().map(Finding::from).collect());
+            }
+        }
+    }
+    reader.outcome
+}
+
 struct Reader {
+    origin: Origin,
     outcome: Outcome,
     /// Where the first object of each group, kind, namespace and name stands.
     places: HashMap<(String, Identity), (String, usize)>,
 }
 
 impl Reader {
+    fn new(origin: Origin) -> Self {
+        Self { origin, outcome: Outcome::default(), places: HashMap::new() }
+    }
+
     /// Reads the object, or the objects of a list.
     fn document(&mut self, file: &str, root: Node, mut faults: Vec<Finding>) {
         let is_list = root.get("kind").and_then(Node::as_text).is_some_and(|kind| kind.ends_with("List"));
@@ -119,7 +152,7 @@ impl Reader {
 
     fn object(&mut self, file: &str, tree: Node, faults: Vec<Finding>) {
         let line = tree.line;
-        match object::read(file, tree, faults) {
+        match object::read(file, tree, faults, self.origin) {
             Reading::Ignored(identity, note) => {
                 self.outcome.notes.extend(in_file(vec![note], file, Some(&identity)));
             }

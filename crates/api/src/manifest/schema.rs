@@ -207,6 +207,15 @@ impl<'s> Checker<'s> {
                 Value::Map(_) => *wanted == "object",
             });
         if !fits {
+            // Quotes alone do not make a duration of a number.
+            let text = if types.contains(&"string") { node.scalar_text() } else { None };
+            let formats = parts.iter().filter_map(|part| part["format"].as_str());
+            if let Some(wrong) =
+                text.and_then(|text| formats.into_iter().find_map(|format| format::check(format, &text)))
+            {
+                self.report(node, |finding| wrong.describe(finding));
+                return false;
+            }
             let wanted: Vec<&str> = types.iter().copied().filter(|name| *name != "null").collect();
             let names: Vec<String> = wanted.iter().map(|name| type_name(name).to_owned()).collect();
             let suggestion = wanted.first().and_then(|wanted| self.retyped(node, wanted, parts));

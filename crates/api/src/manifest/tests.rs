@@ -438,7 +438,7 @@ fn what_a_secret_holds_is_not_shown() {
         &[
             "a.yaml:4:17: Secret default/s: stringData.A: wrong value: expected a text; write it in quotes",
             "a.yaml:5:11: Secret default/s: data.B: not base64: expected base64; plain text goes under stringData",
-            "a.yaml:5:23: Secret default/s: data.C: wrong value: expected a text; write it in quotes",
+            "a.yaml:5:23: Secret default/s: data.C: not base64: expected base64; plain text goes under stringData",
         ],
     );
     let right = yaml("apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {A: hunter2}\n");
@@ -560,4 +560,30 @@ proptest! {
         let theirs: Result<Vec<Json>, _> = serde_json::Deserializer::from_str(&text).into_iter().collect();
         prop_assert_eq!(right, theirs.is_ok(), "{:?}", theirs);
     }
+}
+
+#[test]
+fn objects_of_a_server_are_known_by_their_names() {
+    let backup = json!({
+        "apiVersion": "stash.appscode.com/v1alpha2", "kind": "Backup",
+        "metadata": {"name": "web", "namespace": "demo", "managedFields": [{"manager": "kubectl"}], "uid": "u"},
+        "spec": {"repository": {"name": "r"}, "targetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}},
+        "status": {"fieldOfALaterVersion": 1},
+    });
+    let node_feature = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "demo"},
+        "spec": {"containers": [{"name": "c", "image": "i"}], "fieldOfALaterVersion": {}},
+    });
+    let wrong = json!({
+        "apiVersion": "stash.appscode.com/v1alpha2", "kind": "Backup",
+        "metadata": {"name": "wrong", "namespace": "demo"},
+        "spec": {"repository": {"name": "r"}, "schedule": "every now and then"},
+    });
+    let outcome = read_objects([backup, node_feature, wrong, json!(7), json!({"metadata": 7})]);
+    let names: Vec<&str> = outcome.objects.iter().map(|object| object.file.as_str()).collect();
+    assert_eq!(names, ["Backup demo/web", "Pod demo/p"]);
+    assert!(outcome.objects[0].json.get("status").is_none());
+    assert!(outcome.objects[0].json["metadata"].get("managedFields").is_none());
+    let files: Vec<&str> = outcome.rejected.iter().map(|rejected| rejected.file.as_str()).collect();
+    assert_eq!(files, ["Backup demo/wrong"]);
 }

@@ -39,8 +39,9 @@ pub struct BackupTriggerStatus {
     /// Generation of the object that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: `Complete` (the run ended, well or not).
+    /// Conditions: `Complete` (every host's run succeeded), `Failed` (one of them did not).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// How the run stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -51,8 +52,9 @@ pub struct BackupTriggerStatus {
     /// When the run ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
-    /// The run on each host.
+    /// The run on each host, written by its agent.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host"]))]
     pub runs: Vec<BackupRun>,
 }
 

@@ -17,13 +17,14 @@ pub use backup::{Backup, BackupSettings, BackupSpec, Compression, RetryConfig};
 pub use backup_template::{BackupTemplate, BackupTemplateSpec};
 pub use backup_trigger::{BackupTrigger, BackupTriggerSpec, BackupTriggerStatus, TriggerPhase};
 pub use recovery::{
-    RecoverTo, RecoveredVolume, Recovery, RecoveryPhase, RecoveryPolicy, RecoverySpec, RecoveryStat, RecoveryStatus,
+    RecoverTo, RecoveredVolume, Recovery, RecoveryHostStatus, RecoveryPhase, RecoveryPolicy, RecoverySpec,
+    RecoveryStat, RecoveryStatus,
 };
-pub use repository::{DeletionPolicy, Repository, RepositorySpec, RepositoryStatus};
+pub use repository::{DeletionPolicy, Repository, RepositoryFacts, RepositorySpec, RepositoryStatus};
 pub use restic::{
     FileGroup, Restic, ResticDestination, ResticForm, ResticFormError, ResticSource, ResticSpec, ResticType,
 };
-pub use status::{BackupPhase, BackupRun, BackupStatus, RunPhase};
+pub use status::{BackupPhase, BackupRun, BackupStatus, HostStatus, RunPhase, RunningRun};
 
 /// API group of the kinds.
 pub const GROUP: &str = "stash.appscode.com";

@@ -8,7 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::RetryConfig;
+use super::{RetryConfig, RunningRun};
 use crate::values::{
     AgentReference, ContainerAttributes, Duration, ObjectReference, PodAttributes, TargetReference, VolumeSource,
 };
@@ -52,10 +52,11 @@ pub struct RecoverySpec {
     /// Directories to restore, as they stand in the snapshot. Default: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// Patterns of what to restore, in restic's notation. Default: everything.
+    /// Patterns of what to restore, in restic's notation, matched from the restored path on: `/drafts` is `/data/drafts`
+    /// where `/data` is restored. Default: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
-    /// Patterns of what not to restore, in restic's notation.
+    /// Patterns of what not to restore, in restic's notation, matched as those of `include`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
     /// Where the data goes.
@@ -194,8 +195,10 @@ pub struct RecoveryStatus {
     /// Generation of the object that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: `Ready` (everything it refers to exists), `Recovered` (the last run succeeded).
+    /// Conditions: `Ready` (everything it refers to exists), `Complete` (everything is restored), `Failed` (it failed for
+    /// good).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
     /// How it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -209,6 +212,64 @@ pub struct RecoveryStatus {
     /// What was restored, by path.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub stats: Vec<RecoveryStat>,
+    /// What was restored into each host, written by its agent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host"]))]
+    pub hosts: Vec<RecoveryHostStatus>,
+}
+
+/// What is known of the recoveries into one host, or into volumes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RecoveryHostStatus {
+    /// The host: kind and name of the workload, or of its pod, or its node, such as `statefulset.db-0`; `volume` for a
+    /// recovery into volumes.
+    pub host: String,
+    /// Name of the pod that wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// UID of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+    /// Node of that pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Generation of the `Recovery` that the last run carried out: with another one, earlier failures do not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// How it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<RecoveryPhase>,
+    /// The occasion of the last run that succeeded: it is not restored for that again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovered: Option<String>,
+    /// The occasion of the last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_occasion: Option<String>,
+    /// When the last run started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_start: Option<Time>,
+    /// When the last finished run ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_end: Option<Time>,
+    /// Whether the last run found nothing to restore: no repository yet, or no snapshot that holds the paths.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_snapshot: bool,
+    /// Runs begun for `lastOccasion`.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Number of runs that ended, successful or not.
+    #[serde(default)]
+    pub count: i64,
+    /// The run that goes on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningRun>,
+    /// What the last run restored, by path.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stats: Vec<RecoveryStat>,
+    /// Why the last run failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// How the recovery of one path went.

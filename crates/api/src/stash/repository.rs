@@ -55,9 +55,22 @@ pub struct RepositoryStatus {
     /// Generation of the object that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Conditions: `Ready` (it can be opened), `Locked` (another process holds it).
+    /// Conditions: `Ready` (backups may use it).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+    /// What its agents found.
+    #[serde(flatten)]
+    pub facts: RepositoryFacts,
+}
+
+/// What the agents that use a repository found.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RepositoryFacts {
+    /// Where the last backup into it went: a repository that is missing there is not made anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
     /// Result of the last check: whether everything it read was sound.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub integrity: Option<bool>,
@@ -79,4 +92,7 @@ pub struct RepositoryStatus {
     /// When it was last checked; `integrity` is the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_check_time: Option<Time>,
+    /// What the last check found, when it found anything.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<String>,
 }

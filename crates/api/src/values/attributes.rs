@@ -35,10 +35,11 @@ pub struct ContainerAttributes {
     /// Sources of further environment variables.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub env_from: Vec<EnvFromSource>,
-    /// Compute resources. Default: none requested, none limited.
+    /// Compute resources. Default: 10m of cpu and 32Mi of memory requested, none limited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Security context of the container. Default: that of the workload's first container.
+    /// Security context of the container. Default: the user of the workload's first container that mounts a volume, and
+    /// nothing else; where nobody names a user, root with the capabilities to read or write foreign files only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 }

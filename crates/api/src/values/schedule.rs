@@ -258,16 +258,23 @@ fn parse_fields(text: &str, fields: &str) -> Result<Cron, ScheduleError> {
         6 => {}
         found => return Err(ScheduleError::FieldCount { text: text.to_owned(), found }),
     }
-    for (index, (field, expected)) in FIELDS.into_iter().enumerate() {
-        let alone: Vec<&str> = (0..FIELDS.len()).map(|i| if i == index { values[i] } else { "*" }).collect();
-        // Longer than any sensible field, and far below what a hostile text could make the parser work.
-        if values[index].len() > 200 || !values[index].is_ascii() || parser.parse(&alone.join(" ")).is_err() {
-            let value = values[index].to_owned();
-            return Err(ScheduleError::Field { text: text.to_owned(), field, value, expected });
-        }
+    let wrong = |index: usize| {
+        let (field, expected) = FIELDS[index];
+        ScheduleError::Field { text: text.to_owned(), field, value: values[index].to_owned(), expected }
+    };
+    // Longer than any sensible field, and far below what a hostile text could make the parser work.
+    if let Some(index) = values.iter().position(|value| value.len() > 200 || !value.is_ascii()) {
+        return Err(wrong(index));
     }
     let never = || ScheduleError::NeverOccurs(text.to_owned());
-    let cron = parser.parse(&values.join(" ")).map_err(|_| never())?;
+    let Ok(cron) = parser.parse(&values.join(" ")) else {
+        // Which field it is shows when each stands alone.
+        let is_wrong = |&index: &usize| {
+            let alone: Vec<&str> = (0..FIELDS.len()).map(|i| if i == index { values[i] } else { "*" }).collect();
+            parser.parse(&alone.join(" ")).is_err()
+        };
+        return Err((0..FIELDS.len()).find(is_wrong).map_or_else(never, wrong));
+    };
     if !fits_some_day(&cron.pattern) {
         return Err(never());
     }

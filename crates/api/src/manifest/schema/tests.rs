@@ -27,11 +27,12 @@ fn types() {
         "flag": {"type": "boolean"}, "list": {"type": "array", "items": {"type": "string"}},
         "map": {"type": "object", "additionalProperties": {"type": "integer"}},
         "named": {"type": "object", "properties": {"name": {"type": "string"}}},
+        "wait": {"type": "string", "format": "holdfast-duration"},
     }});
     check(schema.clone(), "text: x\ncount: 3\nshare: 3\nflag: true\nlist: [a]\nmap: {a: 1}\nnamed: {name: x}\n", &[]);
     check(
         schema,
-        "text: 0644\ncount: '5'\nshare: '0.5'\nflag: 'yes'\nlist: a\nmap: {a: b}\nnamed: x\n",
+        "text: 0644\ncount: '5'\nshare: '0.5'\nflag: 'yes'\nlist: a\nmap: {a: b}\nnamed: x\nwait: 90\n",
         &[
             "1:7: text: wrong value: found 0644 (read as 420), expected a text; write \"0644\" in quotes",
             "2:8: count: wrong value: found \"5\", expected an integer; write 5 without quotes",
@@ -40,6 +41,7 @@ fn types() {
             "5:7: list: wrong value: found \"a\", expected a list; write a list: [a]",
             "6:10: map.a: wrong value: found \"b\", expected an integer",
             "7:8: named: wrong value: found \"x\", expected a mapping; write {name: x}",
+            "8:7: wait: not a duration: found 90, expected numbers with units, such as 90s, 1h30m or 2d",
         ],
     );
 }
