@@ -1,7 +1,5 @@
 //! From a `Backup`, written or generated, to what its runs do: one planned backup per host of its target.
 
-use std::path::Path;
-
 use holdfast_api::stash::{Backup, BackupSettings};
 use holdfast_api::values::{AgentReference, Schedule, TimeZone, Timing};
 
@@ -109,6 +107,7 @@ pub(crate) fn plan(
                 retry: Retry::from(settings.retry_config.as_ref()),
                 time_out: settings.time_out,
                 next: None,
+                revision: String::new(),
             },
         }
     });
@@ -124,9 +123,9 @@ fn holds_repository(
     number: usize,
     settings: &BackupSettings,
 ) -> Option<Finding> {
-    repository.volume.as_ref()?;
-    let read = directory.source.directory(lookup.settings.volumes.as_ref());
-    let inside = Path::new(&repository.location).starts_with(read);
+    let volume = repository.volume.as_ref()?;
+    let read = directory.source.identity(lookup.settings.volumes.as_ref());
+    let inside = volume.identity(lookup.settings.volumes.as_ref()).starts_with(read);
     (inside && settings.exclude.is_empty()).then(|| {
         let problem = format!("the repository lies in `{}` and would be backed up into itself", directory.path);
         let way_out = "move the repository elsewhere, or leave it out by `exclude`";
@@ -194,7 +193,7 @@ pub(crate) fn agent(
 pub(crate) fn plan_all(lookup: Lookup<'_>, repositories: &Repositories, report: &mut Report) -> Vec<Scheduled> {
     let mut scheduled = Vec::new();
     for ((namespace, _), backup) in &lookup.index.backups {
-        if is_generated(&backup.object.metadata) {
+        if is_generated(lookup, &backup.object.metadata) {
             continue;
         }
         let mut warnings = Vec::new();

@@ -2,8 +2,8 @@
 //!
 //! - A schedule counts from the start of the last run, whatever became of it, so that any number of moments
 //!   missed while the program was down make one run.
-//! - A failed run is tried again by [`Retry`](crate::Retry), and at the schedule's next moment in any case. A
-//!   paused backup does neither; a trigger starts it all the same, once.
+//! - A failed run is tried again by [`Retry`](crate::Retry), at the schedule's next moment in any case, and at once when
+//!   what it depends on has changed. A paused backup does none of these; a trigger starts it all the same, once.
 //! - Recoveries go first, then what was triggered, then the rest by the time it has been due.
 //!
 //! Which of them start at once is decided in [`queue`](crate::queue).
@@ -105,7 +105,11 @@ fn backup_start(backup: &Scheduled, history: Option<&BackupHistory>, now: Timest
         return Start::Never;
     }
     let none = BackupHistory::default();
-    let BackupHistory { first_seen, last_start, last_end, last_success: _, attempts } = history.unwrap_or(&none);
+    let history = history.unwrap_or(&none);
+    if history.is_mended(&backup.planned.revision) {
+        return Start::Now(Reason::Retry, now);
+    }
+    let BackupHistory { first_seen, last_start, last_end, last_success: _, attempts, revision: _ } = history;
     let retry = match backup.planned.retry.at(*attempts, (*last_start).max(*last_end)) {
         Some(at) if at <= now => Start::Now(Reason::Retry, at),
         Some(at) => Start::At(at),
@@ -133,15 +137,15 @@ fn recovery_start(
     now: Timestamp,
 ) -> (RecoveryState, Start) {
     let none = RecoveryHistory::default();
-    let RecoveryHistory { recovered, last_occasion, last_start, last_end, no_snapshot: _, attempts } =
-        history.unwrap_or(&none);
+    let history = history.unwrap_or(&none);
+    let RecoveryHistory { recovered, last_start, last_end, attempts, .. } = history;
     if running {
         return (RecoveryState::Running, Start::Never);
     }
     if recovered.as_ref() == Some(&recovery.occasion) {
         return (RecoveryState::Recovered, Start::Never);
     }
-    if *attempts == 0 || last_occasion.as_ref() != Some(&recovery.occasion) {
+    if history.is_afresh(&recovery.occasion, &recovery.revision) {
         return (RecoveryState::Pending, Start::Now(Reason::Recovery, now));
     }
     match recovery.retry.at(*attempts, (*last_start).max(*last_end)) {

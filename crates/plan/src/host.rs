@@ -31,6 +31,16 @@ pub struct Host {
 }
 
 impl Host {
+    /// The host that the pod `pod` on `node` is, being one of a target.
+    pub fn of_pod(target: &Target, pod: &str, node: &str) -> Self {
+        let kind = target.kind.path_segment();
+        match target.kind {
+            TargetKind::StatefulSet => Self::new(pod, format!("{kind}/{pod}")),
+            TargetKind::DaemonSet => Self::new(node, format!("{kind}/{}/{node}", target.name)),
+            _ => Self::new(&target.name, format!("{kind}/{}", target.name)),
+        }
+    }
+
     fn new(name: &str, path: String) -> Self {
         Self { name: name.to_owned(), instance: path.replace('/', "."), path, ordinal: None }
     }
@@ -63,6 +73,18 @@ mod tests {
         let found: Vec<_> =
             hosts.iter().map(|host| (host.name.as_str(), host.path.as_str(), host.instance.as_str())).collect();
         assert_eq!(found, expected, "{kind:?}");
+    }
+
+    #[test]
+    fn a_pod_knows_which_host_it_is() {
+        for (kind, expected) in [
+            (TargetKind::Deployment, "deployment.db"),
+            (TargetKind::StatefulSet, "statefulset.db-1"),
+            (TargetKind::DaemonSet, "daemonset.db.node-a"),
+            (TargetKind::PersistentVolumeClaim, "persistentvolumeclaim.db"),
+        ] {
+            assert_eq!(Host::of_pod(&Target::new(kind, "demo", "db"), "db-1", "node-a").instance, expected);
+        }
     }
 
     #[test]

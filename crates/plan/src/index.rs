@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use holdfast_api::manifest::{Object, Outcome, Typed};
 use holdfast_api::stash::{Backup, BackupTemplate, BackupTrigger, Recovery, Repository, Restic};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, PersistentVolume, PersistentVolumeClaim, PodSpec, PodTemplateSpec, Secret,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement, ObjectMeta};
 
 use crate::key::{ObjectKey, Target, TargetKind};
@@ -72,7 +74,7 @@ pub(crate) struct Index<'a> {
     templates: HashMap<&'a str, Placed<'a, BackupTemplate>>,
     agents: HashSet<&'a str>,
     secrets: HashMap<Name<'a>, &'a Secret>,
-    config_maps: HashSet<Name<'a>>,
+    config_maps: HashMap<Name<'a>, &'a ConfigMap>,
     claims: HashMap<Name<'a>, Placed<'a, PersistentVolumeClaim>>,
     volumes: HashMap<&'a str, Placed<'a, PersistentVolume>>,
     volume_of_claim: HashMap<Name<'a>, Placed<'a, PersistentVolume>>,
@@ -110,7 +112,7 @@ impl<'a> Index<'a> {
             Typed::BackupTemplate(object) => drop(self.templates.insert(name.1, Placed { object, manifest })),
             Typed::AgentTemplate(_) => drop(self.agents.insert(name.1)),
             Typed::Secret(object) => drop(self.secrets.insert(name, object)),
-            Typed::ConfigMap(_) => drop(self.config_maps.insert(name)),
+            Typed::ConfigMap(object) => drop(self.config_maps.insert(name, object)),
             Typed::AppBinding(object) => self.workload(TargetKind::AppBinding, name, pods(&object.metadata, None)),
             Typed::Deployment(object) => {
                 let pod = template(object.spec.as_ref().map(|spec| &spec.template));
@@ -192,8 +194,8 @@ impl<'a> Index<'a> {
         self.secrets.get(&(namespace, name)).copied()
     }
 
-    pub(crate) fn has_config_map(&self, namespace: &str, name: &str) -> bool {
-        self.config_maps.contains(&(namespace, name))
+    pub(crate) fn config_map(&self, namespace: &str, name: &str) -> Option<&'a ConfigMap> {
+        self.config_maps.get(&(namespace, name)).copied()
     }
 
     pub(crate) fn claim(&self, namespace: &str, name: &str) -> Option<Placed<'a, PersistentVolumeClaim>> {

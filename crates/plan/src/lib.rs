@@ -24,6 +24,7 @@ mod report;
 mod repository;
 mod restic;
 mod retry;
+mod revision;
 mod source;
 mod target;
 mod template;
@@ -33,6 +34,7 @@ mod volume;
 
 use holdfast_api::manifest::Outcome;
 use holdfast_api::names::secret_keys;
+use holdfast_api::values::Secret;
 use jiff::Timestamp;
 
 pub use host::Host;
@@ -43,7 +45,7 @@ pub use planned::{
     RecoveryState, Restore, Retention, SnapshotChoice, Wait,
 };
 pub use retry::Retry;
-pub use source::{Directory, DirectorySource, Files, PodVolume, Volume};
+pub use source::{Directory, DirectorySource, Files, Mount, PodVolume, Volume};
 pub use target::CLAIM_MOUNT_PATH;
 pub use template::MANAGED_BY;
 
@@ -53,16 +55,45 @@ use report::{Finding, Report};
 use repository::{Draft, Repositories};
 use target::Lookup;
 
+/// Where the plan is carried out.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On a machine, from a folder of manifests: volumes are directories of the machine, Secrets are manifests.
+    #[default]
+    Folder,
+    /// On a cluster, as the operator sees it: every volume is mounted into the pod that does the work, and no Secret is
+    /// looked at. A StatefulSet has at least one host, a DaemonSet the one of [`Settings::node`].
+    Cluster,
+    /// In a pod of a cluster, as the agent sees it. What was made from a template is read as if it were written, and a
+    /// Secret that is missing is no mistake of a manifest: the run tells.
+    Pod {
+        /// Only this host is planned, by [`Host::instance`]; none: all hosts.
+        host: Option<String>,
+        /// UID of the pod: a new pod is a new start of the workload.
+        uid: String,
+    },
+}
+
+impl Place {
+    /// Whether volumes are mounted into pods.
+    pub(crate) fn has_mounts(&self) -> bool {
+        *self != Self::Folder
+    }
+}
+
 /// What the planner is told besides objects and their past.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
+    /// Where the plan is carried out.
+    pub place: Place,
     /// The present.
     pub now: Timestamp,
     /// When the program started: for a `recoveryPolicy: Always` that is a start of every workload.
     pub started: Timestamp,
     /// The folder that relative names of manifests are relative to, absolute.
     pub folder: String,
-    /// The folder of volumes without a directory of their own, absolute.
+    /// The folder of volumes without a directory of their own, absolute. On a cluster: the folder below which volumes are
+    /// mounted.
     pub volumes: String,
     /// The name of this machine or node, under which the pods of a DaemonSet are known.
     pub node: String,
@@ -70,12 +101,21 @@ pub struct Settings {
     pub slots: usize,
     /// The types of stores that can be used, as the fields of a backend: `local`, `s3`, ….
     pub stores: Vec<String>,
+    /// The key under which [`PlannedBackup::revision`] is made: random, the same over restarts, and kept to this
+    /// installation, since what Secrets hold goes into it. With another one every failed run looks mended. Default: zeros.
+    pub revision_key: Secret<[u8; 32]>,
 }
 
 impl Settings {
+    /// Settings for a cluster at `now`, where nothing has a file name; otherwise like [`Settings::new`].
+    pub fn on_cluster(now: Timestamp, place: Place, node: impl Into<String>) -> Self {
+        Self { place, ..Self::new(now, "/", holdfast_api::names::pod::ROOT, node) }
+    }
+
     /// Settings for a folder of manifests at `now`, with every type of store and four runs at once.
     pub fn new(now: Timestamp, folder: impl Into<String>, volumes: impl Into<String>, node: impl Into<String>) -> Self {
         Self {
+            place: Place::Folder,
             now,
             started: now,
             folder: folder.into(),
@@ -83,6 +123,7 @@ impl Settings {
             node: node.into(),
             slots: 4,
             stores: ["local", "s3", "gcs", "azure", "swift", "b2", "rest"].map(str::to_owned).into(),
+            revision_key: Secret::default(),
         }
     }
 }
@@ -95,7 +136,11 @@ pub fn plan(outcome: &Outcome, observed: &Observed, settings: &Settings) -> Plan
     let lookup = Lookup { index: &index, settings };
     // What is made from a template comes first: it takes the place of the same object found as a manifest.
     let mut repositories = Repositories::default();
-    let (generated, mut backups) = template::plan_all(lookup, &mut repositories, &mut report);
+    let (generated, mut backups) = if matches!(settings.place, Place::Pod { .. }) {
+        (Vec::new(), Vec::new())
+    } else {
+        template::plan_all(lookup, &mut repositories, &mut report)
+    };
     plan_repositories(lookup, &mut repositories, &mut report);
     backups.extend(restic::plan_all(lookup, &mut repositories, &mut report));
     backups.extend(backup::plan_all(lookup, &repositories, &mut report));
@@ -107,6 +152,7 @@ pub fn plan(outcome: &Outcome, observed: &Observed, settings: &Settings) -> Plan
         recovery::plan_all(lookup, &repositories, &writers, &mut report)
     };
     let repositories = repositories.into_planned();
+    revision::fill(&index, settings, &repositories, &mut backups, &mut recoveries);
     let due::Agenda { due, next } =
         due::agenda(settings, observed, &repositories, &mut backups, &mut recoveries, &triggers);
     report_failed(&index, observed, &recoveries, &mut report);
@@ -133,7 +179,7 @@ fn report_failed(index: &Index<'_>, observed: &Observed, recoveries: &[PlannedRe
 fn plan_repositories(lookup: Lookup<'_>, repositories: &mut Repositories, report: &mut Report) {
     for ((namespace, name), repository) in &lookup.index.repositories {
         let spec = &repository.object.spec;
-        if template::is_generated(&repository.object.metadata) {
+        if template::is_generated(lookup, &repository.object.metadata) {
             if !repositories.contains(namespace, name) {
                 let (label, value) = MANAGED_BY;
                 let problem = "it was made for a workload that does not ask for it any more, and is not used";

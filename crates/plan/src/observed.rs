@@ -35,8 +35,26 @@ pub struct BackupHistory {
     pub last_end: Option<Timestamp>,
     /// When the last successful run ended.
     pub last_success: Option<Timestamp>,
-    /// Runs begun since the last successful one, so that one cut short by a crash counts as well.
+    /// Runs begun since the last successful one with what they depend on as it is, so that one cut short by a crash
+    /// counts as well.
     pub attempts: u32,
+    /// The [`revision`](crate::PlannedBackup::revision) of the last run.
+    pub revision: Option<String>,
+}
+
+impl BackupHistory {
+    /// A run begins.
+    pub fn begin(&mut self, revision: &str, now: Timestamp) {
+        let before = if self.is_mended(revision) { 0 } else { self.attempts };
+        self.attempts = before.saturating_add(1);
+        self.last_start = Some(now);
+        self.revision = Some(revision.to_owned());
+    }
+
+    /// Whether what the last run, which did not succeed, depends on has changed since.
+    pub(crate) fn is_mended(&self, revision: &str) -> bool {
+        self.attempts > 0 && self.revision.as_ref().is_some_and(|of_last| of_last != revision)
+    }
 }
 
 /// The past runs of one recovery into one host.
@@ -54,6 +72,27 @@ pub struct RecoveryHistory {
     /// Whether the last run found nothing to restore: no repository yet, or no snapshot that holds the paths. Then no
     /// backup waits for it, since there is no history that could be lost; the first backup could not be made otherwise.
     pub no_snapshot: bool,
-    /// Runs begun for `last_occasion`, so that one cut short by a crash counts as well.
+    /// Runs begun for `last_occasion` with what they depend on as it is, so that one cut short by a crash counts as
+    /// well.
     pub attempts: u32,
+    /// The [`revision`](crate::PlannedRecovery::revision) of the last run.
+    pub revision: Option<String>,
+}
+
+impl RecoveryHistory {
+    /// A run for an occasion begins.
+    pub fn begin(&mut self, occasion: &str, revision: &str, now: Timestamp) {
+        let before = if self.is_afresh(occasion, revision) { 0 } else { self.attempts };
+        self.attempts = before.saturating_add(1);
+        self.last_occasion = Some(occasion.to_owned());
+        self.last_start = Some(now);
+        self.revision = Some(revision.to_owned());
+    }
+
+    /// Whether nothing that was tried so far tells how a run would go: there was no run for this occasion, or what it
+    /// depends on has changed since.
+    pub(crate) fn is_afresh(&self, occasion: &str, revision: &str) -> bool {
+        let is_mended = self.revision.as_ref().is_some_and(|of_last| of_last != revision);
+        self.attempts == 0 || self.last_occasion.as_deref() != Some(occasion) || is_mended
+    }
 }

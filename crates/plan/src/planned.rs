@@ -73,6 +73,13 @@ pub struct PlannedRepository {
     pub made_by: Option<ObjectKey>,
 }
 
+impl PlannedRepository {
+    /// The namespace of the repository and of its Secret.
+    pub fn namespace(&self) -> &str {
+        self.id.split_once('/').map_or("", |(namespace, _)| namespace)
+    }
+}
+
 /// One backup of one host.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -116,6 +123,10 @@ pub struct PlannedBackup {
     /// When it is due next by schedule or retry; absent when it is due, runs, or has no schedule.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next: Option<Timestamp>,
+    /// What the run depends on, manifests and Secrets: recorded with each run, a failed one is due again at once when it
+    /// has changed. Not printed.
+    #[serde(skip)]
+    pub revision: String,
 }
 
 /// One snapshot of a run.
@@ -187,6 +198,9 @@ pub struct PlannedRecovery {
     pub time_out: Option<Duration>,
     /// How it stands.
     pub state: RecoveryState,
+    /// What the run depends on, as that of a [`PlannedBackup`].
+    #[serde(skip)]
+    pub revision: String,
 }
 
 /// How a recovery stands.

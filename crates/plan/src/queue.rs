@@ -21,7 +21,7 @@ pub(crate) fn holds_backups(recovery: &PlannedRecovery, observed: &Observed) -> 
     let no_snapshot = observed
         .recoveries
         .get(&recovery.id)
-        .is_some_and(|history| history.no_snapshot && history.last_occasion.as_ref() == Some(&recovery.occasion));
+        .is_some_and(|history| history.no_snapshot && !history.is_afresh(&recovery.occasion, &recovery.revision));
     recovery.state != RecoveryState::Recovered && !no_snapshot
 }
 
@@ -36,7 +36,7 @@ pub(crate) fn line_up(
 ) {
     let location: HashMap<&str, &str> =
         repositories.iter().map(|repository| (repository.id.as_str(), repository.location.as_str())).collect();
-    let path = |source: &DirectorySource| source.directory(settings.volumes.as_ref()).to_string_lossy().into_owned();
+    let path = |source: &DirectorySource| source.identity(settings.volumes.as_ref()).to_string_lossy().into_owned();
     let mut runs: HashMap<&str, Run> = HashMap::new();
     for Scheduled { planned, .. } in backups {
         let read = planned.snapshots.iter().flat_map(|snapshot| &snapshot.directories);

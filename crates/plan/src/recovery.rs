@@ -11,9 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use holdfast_api::manifest::Object;
+use holdfast_api::names;
 use holdfast_api::stash::{RecoverTo, RecoveredVolume, Recovery, RecoveryPolicy, RecoverySpec};
 use holdfast_api::values::TargetReference;
 
+use crate::Place;
 use crate::backup::{self, Scheduled, agents};
 use crate::index::Placed;
 use crate::key::{ObjectKey, Target, TargetKind};
@@ -159,6 +161,10 @@ fn plan(
     }
     let object = ObjectKey::new("Recovery", namespace, &*recovery.manifest.name);
     let planned = destinations.into_iter().map(|destination| PlannedRecovery {
+        occasion: match spec.recovery_policy {
+            RecoveryPolicy::IfNotRecovered => "once".to_owned(),
+            RecoveryPolicy::Always => occasion(lookup, &destination),
+        },
         id: format!("Recovery/{namespace}/{}/{}", recovery.manifest.name, destination.instance),
         object: object.clone(),
         target: destination.target,
@@ -171,15 +177,23 @@ fn plan(
         delete_extra: spec.delete_extra,
         agent: agent.clone(),
         policy: spec.recovery_policy,
-        occasion: match spec.recovery_policy {
-            RecoveryPolicy::IfNotRecovered => "once".to_owned(),
-            RecoveryPolicy::Always => format!("{} {}", lookup.settings.started, destination.restarts_with),
-        },
         retry: Retry::from(spec.retry_config.as_ref()),
         time_out: spec.time_out,
         state: RecoveryState::Pending,
+        revision: String::new(),
     });
     Ok(planned.collect())
+}
+
+/// One start of what is recovered into.
+fn occasion(lookup: Lookup<'_>, Destination { target, restarts_with, .. }: &Destination) -> String {
+    match (&lookup.settings.place, target) {
+        (Place::Folder, _) => format!("{} {restarts_with}", lookup.settings.started),
+        (Place::Pod { uid, .. }, Some(_)) => format!("pod {uid}"),
+        (Place::Cluster, Some(_)) => "each start of a pod".to_owned(),
+        // A volume has no start: a change of the Recovery is one.
+        (Place::Cluster | Place::Pod { .. }, None) => format!("spec {restarts_with}"),
+    }
 }
 
 /// The id in `<workload>-<8 hex digits>`, as `v1alpha1` names snapshots; anything else is the id already.
@@ -259,7 +273,8 @@ impl Request<'_> {
     ) -> Result<Vec<Destination>, Vec<Finding>> {
         let mounts = volumes
             .iter()
-            .map(|volume| self.mount(field, volume, warnings))
+            .enumerate()
+            .map(|(number, volume)| self.mount(field, number, volume, warnings))
             .collect::<Result<Vec<(String, Volume)>, Finding>>()?;
         let mounted_at = |path: &str| {
             let covering = mounts.iter().filter_map(|(at, volume)| Some((at, volume, path::beneath(path, at)?)));
@@ -295,11 +310,27 @@ impl Request<'_> {
     fn mount(
         &self,
         field: &str,
+        number: usize,
         RecoveredVolume { mount_path, volume }: &RecoveredVolume,
         warnings: &mut Vec<Finding>,
     ) -> Result<(String, Volume), Finding> {
         let at = path::absolute(mount_path).map_err(|error| Finding::new(format!("{field}.mountPath"), error))?;
         let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.as_str());
+        if self.lookup.settings.place.has_mounts() {
+            if let Some(claim) = claim
+                && self.lookup.settings.place == Place::Cluster
+                && self.lookup.index.claim(self.namespace, claim).is_none()
+            {
+                let key = ObjectKey::new("PersistentVolumeClaim", self.namespace, claim);
+                let problem = format!("{key} does not exist; the recovery waits for it");
+                warnings.push(Finding::new(format!("{field}.persistentVolumeClaim"), problem));
+            }
+            let name = names::pod::recovered_volume(number);
+            let owner = format!("{}/recovery.{}/{name}", self.namespace, self.manifest.name);
+            let identity =
+                volume::identity(self.namespace, &owner, volume).map_err(|error| Finding::new(field, error))?;
+            return Ok((at, volume::mounted(&name, &names::pod::target_mount(&name), &identity)));
+        }
         let volume = match claim {
             // A claim to restore into need not be declared: it may be made for this very purpose.
             Some(claim) if self.lookup.index.claim(self.namespace, claim).is_none() => {

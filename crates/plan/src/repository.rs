@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::manifest::Object;
-use holdfast_api::names::secret_keys as keys;
+use holdfast_api::names::{self, secret_keys as keys};
 use holdfast_api::values::{Backend, BackendKind, ObjectReference};
 use k8s_openapi::api::core::v1::Secret;
 
@@ -21,7 +21,7 @@ use crate::planned::PlannedRepository;
 use crate::report::Finding;
 use crate::source::DirectorySource;
 use crate::target::Lookup;
-use crate::volume::{self, Pod};
+use crate::volume::{self, Pod, VolumeError};
 
 /// The repositories that backups and recoveries may name, by namespace and name.
 #[derive(Debug, Default)]
@@ -167,6 +167,22 @@ impl Draft<'_> {
         }
         let path = self.path(backend.kind.prefix()).map_err(|error| Finding::new(prefix_field, error))?;
         Ok(match &backend.kind {
+            BackendKind::Local(local) if lookup.settings.place.has_mounts() => {
+                let wrong = |error: VolumeError| Finding::new(format!("{field}.local"), error);
+                let sources = ["configMap", "secret", "projected", "downwardAPI"];
+                if let Some(source) = local.volume.set_fields().iter().find(|source| sources.contains(source)) {
+                    let problem = format!("a repository cannot be written into a volume of type `{source}`");
+                    return Err(Finding::new(format!("{field}.local"), problem));
+                }
+                // The pods of one StatefulSet have one template: what is mounted is the same for all hosts.
+                let owner = format!("{}/{}/{}", manifest.kind, namespace, manifest.name);
+                let identity = volume::identity(namespace, &owner, &local.volume).map_err(wrong)?;
+                let hash = names::pod::hash(&identity);
+                let (name, at) = (names::pod::repository_volume(&hash), names::pod::repository_mount(&hash));
+                let source = DirectorySource { volume: volume::mounted(&name, &at, &identity), sub_path: path };
+                let location = source.directory(lookup.settings.volumes.as_ref()).to_string_lossy().into_owned();
+                (location, Some(source))
+            }
             BackendKind::Local(local) => {
                 let base = lookup.index.base(manifest);
                 let instance = format!("repository.{name}");
@@ -232,7 +248,16 @@ impl Draft<'_> {
             ));
         };
         let key = ObjectKey::new("Secret", namespace, name);
-        let Some(secret) = lookup.index.secret(namespace, name) else {
+        let known = lookup.index.secret(namespace, name);
+        if lookup.settings.place.has_mounts()
+            && !known.is_some_and(|secret| password_keys.iter().any(|key| has_value(secret, key)))
+        {
+            // Whoever runs it has the Secret, and says what it lacks.
+            let assumed = required_credentials(&backend.kind).iter().map(|key| ((*key).to_owned(), (*key).to_owned()));
+            let password = (keys::RESTIC_PASSWORD.to_owned(), expected.to_owned());
+            return Ok((name.to_owned(), assumed.chain([password]).collect()));
+        }
+        let Some(secret) = known else {
             let finding = lookup.missing(field, &key, []);
             let way_out = format!("add a Secret of that name with the key `{expected}`");
             return Err(if lookup.index.is_rejected(&key) { finding } else { finding.suggest(way_out) });
@@ -299,9 +324,12 @@ fn secret_keys(secret: &Secret) -> impl Iterator<Item = &str> {
 }
 
 fn has_value(secret: &Secret, key: &str) -> bool {
+    value(secret, key).is_some_and(|value| !value.is_empty())
+}
+
+/// What a Secret holds under a key.
+pub(crate) fn value<'a>(secret: &'a Secret, key: &str) -> Option<&'a [u8]> {
     // A key in both counts with its text, as an API server merges them.
-    match secret.string_data.as_ref().and_then(|text| text.get(key)) {
-        Some(value) => !value.is_empty(),
-        None => secret.data.as_ref().and_then(|data| data.get(key)).is_some_and(|value| !value.0.is_empty()),
-    }
+    let text = secret.string_data.as_ref().and_then(|text| text.get(key)).map(String::as_bytes);
+    text.or_else(|| secret.data.as_ref()?.get(key).map(|value| value.0.as_slice()))
 }

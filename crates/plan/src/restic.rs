@@ -66,7 +66,9 @@ pub(crate) fn plan_all(lookup: Lookup<'_>, repositories: &mut Repositories, repo
         let mut findings = Vec::new();
         if restic.object.spec.restic_type == ResticType::Offline {
             let problem = "`offline` is not yet served: the workload is backed up while it runs";
-            warnings.push(Finding::new("spec.type", problem));
+            let way_out = "write `type: online` if that will do; otherwise use a Backup without a schedule, and add a \
+                           BackupTrigger each time the workload is stopped";
+            warnings.push(Finding::new("spec.type", problem).suggest(way_out));
         }
         for target in targets {
             match plan(lookup, repositories, restic, target, &mut warnings) {
@@ -219,6 +221,7 @@ fn plan(
                 retry: Retry::from(None),
                 time_out: None,
                 next: None,
+                revision: String::new(),
             },
         });
         repositories.add(&target.namespace, name, &[], Some(repository));

@@ -64,6 +64,21 @@ pub enum Volume {
     /// A Secret, to be written out as files before it is read.
     #[serde(rename_all = "camelCase")]
     Secret(Files),
+    /// On a cluster: a volume of the pod that does the work.
+    Mounted(Mount),
+}
+
+/// A volume as it is mounted into the pod that does the work.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// The name of the pod's volume.
+    pub volume: String,
+    /// Where all of it is mounted, below [`names::pod::ROOT`](holdfast_api::names::pod::ROOT).
+    pub at: String,
+    /// What stands for the volume itself: equal for one volume in several pods.
+    #[serde(skip)]
+    pub identity: String,
 }
 
 /// A volume that belongs to one pod.
@@ -103,6 +118,14 @@ fn octal<S: serde::Serializer>(mode: &u32, serializer: S) -> Result<S::Ok, S::Er
 }
 
 impl DirectorySource {
+    /// What tells directories apart: as [`directory`](Self::directory), but the same for one volume in several pods.
+    pub(crate) fn identity(&self, volumes: &Path) -> PathBuf {
+        match &self.volume {
+            Volume::Mounted(mount) => Path::new("/").join(&mount.identity).join(&self.sub_path),
+            _ => self.directory(volumes),
+        }
+    }
+
     /// All of `volume`.
     pub fn root(volume: Volume) -> Self {
         Self { volume, sub_path: String::new() }
@@ -130,6 +153,7 @@ impl Volume {
             Self::EmptyDir(volume) => volume.directory(volumes, ".empty-dir"),
             Self::ConfigMap(files) => files.volume.directory(volumes, ".config-map"),
             Self::Secret(files) => files.volume.directory(volumes, ".secret"),
+            Self::Mounted(mount) => volumes.join(&mount.at),
         }
     }
 }

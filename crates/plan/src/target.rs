@@ -10,10 +10,10 @@
 use std::collections::HashMap;
 
 use holdfast_api::manifest::Object;
+use holdfast_api::names;
 use holdfast_api::values::VolumeSource;
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
 
-use crate::Settings;
 use crate::host::{Host, REPLICAS_MAX, hosts};
 use crate::index::{Index, Workload};
 use crate::key::{ObjectKey, Target, TargetKind};
@@ -22,6 +22,7 @@ use crate::path;
 use crate::report::Finding;
 use crate::source::{Directory, DirectorySource, Volume};
 use crate::volume::{self, Pod, VolumeError};
+use crate::{Place, Settings};
 
 /// Where a claim or volume is mounted if its backup names no directory.
 pub const CLAIM_MOUNT_PATH: &str = "/stash-data";
@@ -134,6 +135,7 @@ impl<'a> Lookup<'a> {
             }
         };
         let volume = match target.kind {
+            _ if self.settings.place.has_mounts() => volume::mounted_claim(self.index, target),
             TargetKind::PersistentVolume => match self.index.persistent_volume(&target.name) {
                 Some(volume) => volume::resolve_persistent_volume(self.index, volume),
                 None => Err(VolumeError::Missing(target.key())),
@@ -142,7 +144,7 @@ impl<'a> Lookup<'a> {
         };
         let volume = volume.map_err(|error| Finding::new("spec.targetRef", error))?;
         let directory = Directory { path, source: DirectorySource::root(volume) };
-        let hosts = hosts(target, 1, 0, &self.settings.node);
+        let hosts = self.only_planned(hosts(target, 1, 0, &self.settings.node));
         Ok(hosts.into_iter().map(|host| Source { host, directories: vec![directory.clone()] }).collect())
     }
 
@@ -153,7 +155,18 @@ impl<'a> Lookup<'a> {
                 format!("{} has {} replicas; at most {REPLICAS_MAX} can be backed up", target.key(), workload.replicas);
             return Err(Finding::new(field, problem));
         }
-        Ok(hosts(target, workload.replicas, workload.first_ordinal, &self.settings.node))
+        // Scaled to none, it is prepared all the same, so that scaling it up again does not restart it.
+        let at_least = u32::from(self.settings.place == Place::Cluster);
+        let replicas = workload.replicas.max(at_least);
+        Ok(self.only_planned(hosts(target, replicas, workload.first_ordinal, &self.settings.node)))
+    }
+
+    /// Leaves out hosts that other pods plan.
+    fn only_planned(self, mut hosts: Vec<Host>) -> Vec<Host> {
+        if let Place::Pod { host: Some(own), .. } = &self.settings.place {
+            hosts.retain(|host| host.instance == *own);
+        }
+        hosts
     }
 
     /// The target that a reference names, or why there is none.
@@ -283,6 +296,13 @@ impl<'a> Containers<'a> {
         // A claim template takes the place of a pod's volume of the same name, as in Kubernetes.
         if self.workload.claim_templates.iter().any(|claim| claim.metadata.name.as_deref() == Some(name)) {
             let claim = format!("{name}-{}", host.name);
+            if self.lookup.settings.place.has_mounts() {
+                return Ok(volume::mounted(
+                    name,
+                    &names::pod::target_mount(name),
+                    &volume::claim_identity(namespace, &claim),
+                ));
+            }
             return match index.claim(namespace, &claim) {
                 Some(_) => volume::resolve_claim(index, namespace, &claim),
                 None => volume::claim_by_reference(index, namespace, &claim),
@@ -291,6 +311,11 @@ impl<'a> Containers<'a> {
         let Some(volume) = self.pod.volumes.iter().flatten().find(|volume| volume.name == name) else {
             return Err(VolumeError::Undeclared(name.to_owned()));
         };
+        if self.lookup.settings.place.has_mounts() {
+            let owner = format!("{namespace}/{}/{name}", host.instance);
+            let identity = volume::identity(namespace, &owner, &VolumeSource::from(volume.clone()))?;
+            return Ok(volume::mounted(name, &names::pod::target_mount(name), &identity));
+        }
         let base = index.base(self.workload.manifest);
         let instance = Pod { namespace, instance: &host.instance, name: &host.name, base: &base };
         volume::resolve(index, instance, name, &VolumeSource::from(volume.clone()))

@@ -13,6 +13,7 @@ use holdfast_api::stash::{Backup, BackupSpec, BackupTemplate, Repository, Reposi
 use holdfast_api::values::{Backend, BackendKind, ObjectReference, TargetReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::Place;
 use crate::backup::{self, Scheduled};
 use crate::index::{Placed, Workload};
 use crate::key::{ObjectKey, Target};
@@ -27,9 +28,12 @@ pub const MANAGED_BY: (&str, &str) = ("app.kubernetes.io/managed-by", "holdfast"
 
 const DEFAULT_PREFIX: &str = "${TARGET_NAMESPACE}/${TARGET_KIND}/${TARGET_NAME}";
 
-/// Whether an object was made from a template.
-pub(crate) fn is_generated(meta: &ObjectMeta) -> bool {
+/// Whether an object was made from a template, and is not to be read since it is made anew.
+pub(crate) fn is_generated(lookup: Lookup<'_>, meta: &ObjectMeta) -> bool {
     let (label, value) = MANAGED_BY;
+    if matches!(lookup.settings.place, Place::Pod { .. }) {
+        return false;
+    }
     meta.labels.as_ref().and_then(|labels| labels.get(label)).is_some_and(|found| found == value)
 }
 
@@ -109,7 +113,7 @@ fn plan(
         lookup.index.repositories.get(&(namespace, &name)).map(|found| ("Repository", &found.object.metadata)),
         lookup.index.backups.get(&(namespace, &name)).map(|found| ("Backup", &found.object.metadata)),
     ];
-    if let Some((kind, _)) = written.into_iter().flatten().find(|(_, meta)| !is_generated(meta)) {
+    if let Some((kind, _)) = written.into_iter().flatten().find(|(_, meta)| !is_generated(lookup, meta)) {
         let problem =
             format!("the default backup would make {}, which exists", ObjectKey::new(kind, namespace, &*name));
         let finding = Finding::new(annotation(BACKUP_ANNOTATION), problem);

@@ -9,13 +9,14 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_api::names;
 use holdfast_api::values::VolumeSource;
 use k8s_openapi::api::core::v1::{KeyToPath, PersistentVolume};
 
 use crate::index::{Index, Placed};
-use crate::key::ObjectKey;
+use crate::key::{ObjectKey, Target, TargetKind};
 use crate::path::{self, PathError};
-use crate::source::{Files, PodVolume, Volume};
+use crate::source::{Files, Mount, PodVolume, Volume};
 
 /// Permission bits of the files of a ConfigMap or Secret where the manifest says nothing.
 const DEFAULT_FILE_MODE: u32 = 0o644;
@@ -51,6 +52,12 @@ pub(crate) enum VolumeError {
         /// `namespace/name` of the claim that the volume names.
         bound: String,
     },
+    /// A PersistentVolume as a target on a cluster.
+    #[error("a pod reaches a volume only through its claim; name {0} as the target")]
+    ThroughClaim(ObjectKey),
+    /// One that no claim is bound to.
+    #[error("{0} is bound to no claim, through which a pod could reach it")]
+    Unclaimed(ObjectKey),
     /// A path that cannot be used.
     #[error(transparent)]
     Path(#[from] PathError),
@@ -95,7 +102,7 @@ pub(crate) fn resolve(
     if let Some(config_map) = &source.config_map {
         let optional = config_map.optional == Some(true);
         let name = &config_map.name;
-        if !optional && !index.has_config_map(pod.namespace, name) {
+        if !optional && index.config_map(pod.namespace, name).is_none() {
             return Err(VolumeError::Missing(ObjectKey::new("ConfigMap", pod.namespace, name)));
         }
         let items = items(config_map.items.as_deref())?;
@@ -169,6 +176,60 @@ pub(crate) fn resolve_persistent_volume(
         (None, Some(local)) => Ok(Volume::HostPath(host_path_in(&index.base(volume.manifest), &local.path)?)),
         (None, None) => Err(VolumeError::Unsupported(source_of(volume.object))),
     }
+}
+
+/// A volume of the pod that does the work.
+pub(crate) fn mounted(volume: &str, at: &str, identity: &str) -> Volume {
+    Volume::Mounted(Mount { volume: volume.to_owned(), at: at.to_owned(), identity: identity.to_owned() })
+}
+
+/// A claim as the target of a Job.
+pub(crate) fn mounted_claim(index: &Index<'_>, target: &Target) -> Result<Volume, VolumeError> {
+    let Target { kind, namespace, name } = target;
+    if *kind == TargetKind::PersistentVolume {
+        let claim = index.persistent_volume(name).and_then(|volume| claim_of(volume.object));
+        return Err(match claim {
+            Some((namespace, name)) => {
+                VolumeError::ThroughClaim(ObjectKey::new("PersistentVolumeClaim", namespace, name))
+            }
+            None => VolumeError::Unclaimed(target.key()),
+        });
+    }
+    let claim = index.claim(namespace, name).ok_or_else(|| VolumeError::Missing(target.key()))?;
+    if claim.object.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref()) == Some("Block") {
+        return Err(VolumeError::Block(target.key()));
+    }
+    Ok(mounted(
+        names::pod::TARGET_VOLUME,
+        &names::pod::target_mount(names::pod::TARGET_VOLUME),
+        &claim_identity(namespace, name),
+    ))
+}
+
+/// What stands for a volume whichever pod mounts it; `owner` is whose an emptyDir is. A path would not do, as one volume
+/// may be mounted at several.
+pub(crate) fn identity(namespace: &str, owner: &str, source: &VolumeSource) -> Result<String, VolumeError> {
+    match source.set_fields().as_slice() {
+        [_] => {}
+        [] => return Err(VolumeError::NoSource),
+        several => return Err(VolumeError::SeveralSources(several.join(", "))),
+    }
+    if let Some(claim) = &source.persistent_volume_claim {
+        return Ok(claim_identity(namespace, &claim.claim_name));
+    }
+    if let Some(host_path) = &source.host_path {
+        return Ok(format!("host{}", path::absolute(&host_path.path)?));
+    }
+    if source.empty_dir.is_some() || source.ephemeral.is_some() {
+        return Ok(format!("pod/{owner}"));
+    }
+    let text = serde_json::to_string(source).unwrap_or_default();
+    Ok(format!("other/{namespace}/{}", names::pod::hash(&text)))
+}
+
+/// What stands for a claim.
+pub(crate) fn claim_identity(namespace: &str, name: &str) -> String {
+    format!("claim/{namespace}/{name}")
 }
 
 /// Namespace and name of the claim that a PersistentVolume says it is bound to.

@@ -1,8 +1,8 @@
 //! Every folder of `tests/golden` is a test: the plan of `given/*` is `want.yaml`, compared whole.
 //!
 //! `given/` holds manifests and, where the past or the clock matter, a `situation.yaml`, which may also name a folder
-//! of examples in place of manifests of its own. A case that is
-//! right but differs is rewritten with `UPDATE=1 cargo test -p holdfast-plan --test golden`, and read before it
+//! of examples in place of manifests of its own. There `revision: as it is` of a past run stands for what the plan gives
+//! now. A case that is right but differs is rewritten with `UPDATE=1 cargo test -p holdfast-plan --test golden`, and read before it
 //! is committed.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
@@ -12,7 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use holdfast_api::manifest::{self, Outcome};
-use holdfast_plan::{Observed, Plan, Settings, plan};
+use holdfast_plan::{Observed, Place, Plan, Settings, plan};
 use jiff::Timestamp;
 use serde::Deserialize;
 
@@ -24,6 +24,8 @@ struct Situation {
     now: Timestamp,
     /// When the program started; by default just now.
     started: Option<Timestamp>,
+    /// Where it is carried out; by default in a folder.
+    place: WrittenPlace,
     /// A folder of the project that holds the manifests, in place of `given` itself.
     manifests: Option<String>,
     node: String,
@@ -32,11 +34,25 @@ struct Situation {
     observed: Observed,
 }
 
+/// A place as a situation writes it: `folder: {}`, `cluster: {}` or `pod: {host: statefulset.db-1, uid: u}`.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum WrittenPlace {
+    #[default]
+    Folder,
+    Cluster {},
+    Pod {
+        host: Option<String>,
+        uid: String,
+    },
+}
+
 impl Default for Situation {
     fn default() -> Self {
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
         let node = "node-1".to_owned();
-        Self { now, started: None, manifests: None, node, slots: 4, stores: None, observed: Observed::default() }
+        let place = WrittenPlace::default();
+        Self { now, started: None, place, manifests: None, node, slots: 4, stores: None, observed: Observed::default() }
     }
 }
 
@@ -60,17 +76,42 @@ impl Given {
             }
             None => Situation::default(),
         };
-        let Situation { now, started, manifests, node, slots, stores, observed } = situation;
+        let Situation { now, started, place, manifests, node, slots, stores, observed } = situation;
         if let Some(manifests) = manifests {
             files.extend(yaml_files(&project().join(manifests)));
         }
         assert!(!files.is_empty(), "{name} has no manifest");
-        let mut settings = Settings::new(now, "/manifests", "/volumes", node);
+        let mut settings = match place {
+            WrittenPlace::Folder => Settings::new(now, "/manifests", "/volumes", node),
+            WrittenPlace::Cluster {} => Settings::on_cluster(now, Place::Cluster, node),
+            WrittenPlace::Pod { host, uid } => Settings::on_cluster(now, Place::Pod { host, uid }, node),
+        };
         settings.started = started.unwrap_or(now);
         settings.slots = slots;
         settings.stores = stores.unwrap_or(settings.stores);
         let outcome = manifest::read(files.iter().map(|(file, contents)| (file.as_str(), contents.as_slice())));
-        Self { name, folder, outcome, observed, settings }
+        let mut given = Self { name, folder, outcome, observed, settings };
+        given.fill_in_revisions();
+        given
+    }
+
+    fn fill_in_revisions(&mut self) {
+        let Plan { backups, recoveries, .. } = self.plan();
+        let fill_in = |revision: &mut Option<String>, now: String| {
+            if revision.as_deref() == Some("as it is") {
+                *revision = Some(now);
+            }
+        };
+        for planned in backups {
+            if let Some(history) = self.observed.backups.get_mut(&planned.id) {
+                fill_in(&mut history.revision, planned.revision);
+            }
+        }
+        for planned in recoveries {
+            if let Some(history) = self.observed.recoveries.get_mut(&planned.id) {
+                fill_in(&mut history.revision, planned.revision);
+            }
+        }
     }
 
     fn plan(&self) -> Plan {

@@ -106,16 +106,14 @@ struct Machine {
 }
 
 impl Machine {
-    fn start(&mut self, id: &str, location: &str) {
+    fn start(&mut self, PlannedBackup { id, revision, .. }: &PlannedBackup, location: &str) {
         let ends = self.now.checked_add(self.random.minutes(20)).unwrap();
         let succeeds = !self.random.one_in(3);
-        self.running.insert(id.to_owned(), Run { ends, succeeds });
-        self.starts.entry(id.to_owned()).or_default().push(self.now);
-        let before = self.observed.running.insert(id.to_owned(), location.to_owned());
+        self.running.insert(id.clone(), Run { ends, succeeds });
+        self.starts.entry(id.clone()).or_default().push(self.now);
+        let before = self.observed.running.insert(id.clone(), location.to_owned());
         assert_eq!(before, None, "{id} runs twice at once");
-        let history = self.observed.backups.entry(id.to_owned()).or_default();
-        history.last_start = Some(self.now);
-        history.attempts += 1;
+        self.observed.backups.entry(id.clone()).or_default().begin(revision, self.now);
         let locations: BTreeSet<&String> = self.observed.running.values().collect();
         assert_eq!(locations.len(), self.observed.running.len(), "two runs on one repository");
         assert!(self.observed.running.len() <= SLOTS, "too many runs at once");
@@ -169,7 +167,7 @@ fn history(outcome: &Outcome, seed: u64) {
         for due in plan.due.iter().filter(|due| due.waits_for.is_none()) {
             let backup = plan.backups.iter().find(|backup| backup.id == due.id).unwrap();
             let repository = plan.repositories.iter().find(|other| other.id == backup.repository).unwrap();
-            machine.start(&due.id, &repository.location);
+            machine.start(backup, &repository.location);
         }
         backups = plan.backups;
         if machine.random.one_in(50) {
