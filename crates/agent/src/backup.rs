@@ -6,7 +6,7 @@ use std::sync::Arc;
 use holdfast_api::manifest::Object;
 use holdfast_api::stash::Compression as WantedCompression;
 use holdfast_plan::{Directory, PlannedBackup, PlannedRepository, PlannedSnapshot};
-use holdfast_repository::backup::{BackupOptions, BackupReport, backup};
+use holdfast_repository::backup::{BackupOptions, BackupReport, Parent, backup};
 use holdfast_repository::format::snapshot::{SnapshotFilter, TagList};
 use holdfast_repository::pattern::{Case, PatternList};
 use holdfast_repository::snapshots::Snapshots;
@@ -71,7 +71,7 @@ pub struct Done {
 
 /// How long a run waits for others on the repository: longer than most backups, far shorter than for ever.
 pub(crate) fn lock_options() -> LockOptions {
-    LockOptions { wait: std::time::Duration::from_secs(10 * 60) }
+    LockOptions { wait: std::time::Duration::from_secs(10 * 60), ..LockOptions::default() }
 }
 
 /// Runs a backup. A repository that is missing where one was should not be made anew: its disk may not be mounted.
@@ -81,6 +81,7 @@ pub fn run(
     objects: &[Object],
     volumes: &Path,
     if_missing: IfMissing,
+    lock: &LockOptions,
     monitor: &Monitor,
 ) -> Result<(Arc<Repository>, Done), BackupError> {
     let failed = |source| BackupError::Backup { repository: planned.repository.clone(), source };
@@ -98,17 +99,20 @@ pub fn run(
         .iter()
         .map(|snapshot| file_tree(planned, snapshot, objects, volumes))
         .collect::<Result<Vec<_>, _>>()?;
-    let repository = open::open(repository, objects, options, if_missing)?;
+    let repository = open::open(repository, objects, options, if_missing, monitor)?;
     let mut done = Done::default();
     for (snapshot, tree) in planned.snapshots.iter().zip(trees) {
+        let is_empty = is_empty(snapshot, volumes);
         let options = BackupOptions {
             host: planned.host.clone(),
             tags: snapshot.tags.clone(),
             excludes: planned.exclude.clone(),
-            lock: lock_options(),
+            // With nothing to compare, the snapshots need not be read once more.
+            parent: if is_empty { Parent::None } else { Parent::Latest },
+            lock: lock.clone(),
             ..BackupOptions::new()
         };
-        if is_empty(snapshot, volumes) && has_files_already(&repository, planned, snapshot).map_err(failed)? {
+        if is_empty && has_files_already(&repository, planned, snapshot).map_err(failed)? {
             let paths: Vec<&str> = snapshot.directories.iter().map(|directory| directory.path.as_str()).collect();
             return Err(BackupError::EmptySource { directories: paths.join(", ") });
         }
@@ -117,7 +121,7 @@ pub fn run(
     // Old snapshots go only when the new ones are complete.
     if done.reports.iter().all(|report| report.errors == 0) {
         for retention in planned.snapshots.iter().filter_map(|snapshot| snapshot.retention.as_ref()) {
-            match retention::apply(&repository, retention, &lock_options(), monitor) {
+            match retention::apply(&repository, retention, lock, monitor) {
                 Ok(forgotten) => done.forgotten += forgotten,
                 Err(error) => done.retention_error = Some(error),
             }

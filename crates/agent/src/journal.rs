@@ -50,6 +50,9 @@ impl Reason {
 pub struct Event {
     /// `<object>-<count>`.
     pub name: String,
+    /// The number in its name.
+    #[serde(skip)]
+    pub count: u64,
     /// The object's namespace.
     pub namespace: String,
     /// `Normal` or `Warning`.
@@ -70,6 +73,7 @@ impl Event {
     pub fn new(object: &ObjectKey, count: u64, reason: Reason, message: String, time: Timestamp) -> Self {
         Self {
             name: format!("{}-{count}", object.name),
+            count,
             namespace: object.namespace.clone(),
             kind: if reason.is_warning() { "Warning" } else { "Normal" },
             reason,

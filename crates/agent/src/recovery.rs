@@ -1,6 +1,6 @@
 //! One run of a planned recovery: choose the snapshot, restore each path into its directory.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use holdfast_api::manifest::Object;
 use holdfast_plan::{PlannedRecovery, PlannedRepository, Restore, SnapshotChoice};
@@ -8,11 +8,9 @@ use holdfast_repository::format::snapshot::SnapshotFilter;
 use holdfast_repository::pattern::{Case, PatternError, PatternList};
 use holdfast_repository::restore::{Overwrite, RestoreOptions, restore};
 use holdfast_repository::snapshots::{SavedSnapshot, Selected, Snapshots, select};
-use holdfast_repository::{Monitor, OpenOptions, Repository};
+use holdfast_repository::{LockOptions, Monitor, OpenOptions, Repository};
 
-use crate::backup::lock_options;
 use crate::open::{self, IfMissing, OpenError};
-use crate::volume_root;
 use crate::volumes::{self, Use, VolumeError};
 
 /// Why a recovery failed.
@@ -41,15 +39,6 @@ pub enum RecoveryError {
         /// Why.
         #[source]
         source: holdfast_repository::Error,
-    },
-    /// The folder that was restored into cannot be made what it was.
-    #[error("cannot set owner, permissions and times of {}", folder.display())]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
     },
     /// The restore failed.
     #[error("cannot recover {path}")]
@@ -85,11 +74,12 @@ pub fn run(
     repository: &PlannedRepository,
     objects: &[Object],
     volumes: &Path,
+    lock: &LockOptions,
     monitor: &Monitor,
 ) -> Result<Done, RecoveryError> {
     let (include, exclude) =
         (PatternList::new(&planned.include, Case::Sensitive)?, PatternList::new(&planned.exclude, Case::Sensitive)?);
-    let repository = open::open(repository, objects, OpenOptions::default(), IfMissing::Fail)?;
+    let repository = open::open(repository, objects, OpenOptions::default(), IfMissing::Fail, monitor)?;
     // All paths are found before anything is written.
     let mut done = Done::default();
     let mut trees = Vec::new();
@@ -103,7 +93,7 @@ pub fn run(
         }
         // With a part of the files, the folder as it is stays.
         let whole = planned.include.is_empty();
-        let entry = if whole { volume_root::entry(&repository, &selected, path) } else { Ok(None) };
+        let entry = if whole { selected.entry(&repository) } else { Ok(None) };
         let entry = entry.map_err(|source| RecoveryError::Select { path: path.clone(), source })?;
         trees.push((path, into, selected.tree, entry));
     }
@@ -111,18 +101,18 @@ pub fn run(
         let target = volumes::prepare(into, volumes, objects, Use::Write)
             .map_err(|source| RecoveryError::Volume { path: path.clone(), source })?;
         let options = RestoreOptions {
-            include: include.clone(),
-            exclude: exclude.clone(),
+            include: vec![include.clone()],
+            exclude: vec![exclude.clone()],
+            // Who owns the folder and who may enter it is part of the data: a database refuses to start in a directory
+            // that others may read.
+            target_metadata: entry,
             overwrite: if planned.overwrite_newer { Overwrite::Always } else { Overwrite::IfNewer },
             delete: planned.delete_extra,
-            lock: Some(lock_options()),
+            lock: Some(lock.clone()),
             ..RestoreOptions::new(&target)
         };
         let report = restore(&repository, &tree, &options, monitor)
             .map_err(|source| RecoveryError::Restore { path: path.clone(), source })?;
-        if let Some(entry) = entry {
-            volume_root::apply(&entry, &target).map_err(|source| RecoveryError::Folder { folder: target, source })?;
-        }
         done.files += report.files_restored + report.files_unchanged;
         done.bytes += report.bytes_restored + report.bytes_unchanged;
         done.kept += report.skipped;
@@ -154,7 +144,13 @@ fn choose(repository: &Repository, choice: &SnapshotChoice, path: &str) -> holdf
 
 impl RecoveryError {
     pub(crate) fn is_interrupted(&self) -> bool {
-        matches!(self, Self::Restore { source: holdfast_repository::Error::Interrupted, .. })
+        match self {
+            Self::Open(error) => error.is_interrupted(),
+            Self::Select { source, .. } | Self::Restore { source, .. } => {
+                matches!(source, holdfast_repository::Error::Interrupted)
+            }
+            _ => false,
+        }
     }
 
     /// Whether there is nothing yet that could be recovered: no repository, or no snapshot of the path.

@@ -38,49 +38,52 @@ pub fn apply(
 }
 
 fn keep_policy(policy: &RetentionPolicy) -> KeepPolicy {
-    let RetentionPolicy {
-        name: _,
-        keep_last,
-        keep_hourly,
-        keep_daily,
-        keep_weekly,
-        keep_monthly,
-        keep_yearly,
-        keep_tags,
-        keep_within,
-        keep_within_hourly,
-        keep_within_daily,
-        keep_within_weekly,
-        keep_within_monthly,
-        keep_within_yearly,
-        prune: _,
-        dry_run: _,
-    } = policy;
-    let count = |count: &Option<KeepCount>| match count {
+    let count = |count: Option<KeepCount>| match count {
         None => Count::Of(0),
         Some(KeepCount::All) => Count::Unlimited,
-        Some(KeepCount::Newest(newest)) => Count::Of(*newest),
+        Some(KeepCount::Newest(newest)) => Count::Of(newest),
     };
-    let span = |span: &Option<CalendarSpan>| span.map_or_else(CalendarDuration::default, calendar_duration);
+    let span = |span: Option<CalendarSpan>| span.map_or_else(CalendarDuration::default, calendar_duration);
     KeepPolicy {
-        last: count(keep_last),
-        hourly: count(keep_hourly),
-        daily: count(keep_daily),
-        weekly: count(keep_weekly),
-        monthly: count(keep_monthly),
-        yearly: count(keep_yearly),
-        within: span(keep_within),
-        within_hourly: span(keep_within_hourly),
-        within_daily: span(keep_within_daily),
-        within_weekly: span(keep_within_weekly),
-        within_monthly: span(keep_within_monthly),
-        within_yearly: span(keep_within_yearly),
+        last: count(policy.keep_last),
+        hourly: count(policy.keep_hourly),
+        daily: count(policy.keep_daily),
+        weekly: count(policy.keep_weekly),
+        monthly: count(policy.keep_monthly),
+        yearly: count(policy.keep_yearly),
+        within: span(policy.keep_within),
+        within_hourly: span(policy.keep_within_hourly),
+        within_daily: span(policy.keep_within_daily),
+        within_weekly: span(policy.keep_within_weekly),
+        within_monthly: span(policy.keep_within_monthly),
+        within_yearly: span(policy.keep_within_yearly),
         // Tags with commas between them must all be there, as restic's --keep-tag has it.
-        tags: keep_tags.iter().map(|tags| TagList(tags.split(',').map(str::to_owned).collect())).collect(),
+        tags: policy.keep_tags.iter().map(|tags| TagList(tags.split(',').map(str::to_owned).collect())).collect(),
     }
 }
 
 fn calendar_duration(span: CalendarSpan) -> CalendarDuration {
     let CalendarSpan { years, months, days, hours } = span;
     CalendarDuration { years: years.into(), months: months.into(), days: days.into(), hours: hours.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn every_rule_of_a_policy_counts() {
+        let schema = schemars::schema_for!(RetentionPolicy).to_value();
+        let fields: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
+        let rules = fields.into_iter().filter(|field| !["name", "prune", "dryRun"].contains(&field.as_str()));
+        for field in rules {
+            let policy = [json!(5), json!("1d"), json!(["a"])].into_iter().find_map(|value| {
+                let policy = serde_json::from_value(json!({"name": "p", field: value}));
+                policy.ok().map(|policy: RetentionPolicy| keep_policy(&policy))
+            });
+            assert!(policy.is_some_and(|policy| policy != KeepPolicy::default()), "{field}");
+        }
+    }
 }

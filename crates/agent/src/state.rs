@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use holdfast_plan::{BackupHistory, ObjectKey, Observed, RecoveryHistory};
+use holdfast_api::values::Secret;
+use holdfast_plan::{BackupHistory, ObjectKey, Observed, PlannedBackup, PlannedRecovery, RecoveryHistory};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
 use serde::{Deserialize, Serialize};
 
 /// How many past runs of each backup and recovery are kept.
@@ -55,6 +58,9 @@ pub struct State {
     /// What runs, by id, with what was known of it before: a run that the program did not live to see end counts for
     /// nothing, and is due again.
     pub running: BTreeMap<String, Before>,
+    /// The triggers that each running backup serves.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub serving: BTreeMap<String, Vec<String>>,
     /// Runs by id of the planned backup or recovery.
     pub runs: BTreeMap<String, Runs>,
     /// Repositories by id.
@@ -76,29 +82,25 @@ pub enum Before {
 
 impl State {
     /// A backup begins, in the repository at `location`.
-    pub fn begin_backup(&mut self, id: &str, location: &str, now: Timestamp) {
-        let history = self.observed.backups.entry(id.to_owned()).or_default();
-        self.running.insert(id.to_owned(), Before::Backup(history.clone()));
-        history.last_start = Some(now);
-        history.attempts = history.attempts.saturating_add(1);
-        self.observed.running.insert(id.to_owned(), location.to_owned());
+    pub fn begin_backup(&mut self, PlannedBackup { id, revision, .. }: &PlannedBackup, location: &str, now: Timestamp) {
+        let history = self.observed.backups.entry(id.clone()).or_default();
+        self.running.insert(id.clone(), Before::Backup(history.clone()));
+        history.begin(revision, now);
+        self.observed.running.insert(id.clone(), location.to_owned());
     }
 
-    /// A recovery begins, for an occasion, from the repository at `location`.
-    pub fn begin_recovery(&mut self, id: &str, occasion: &str, location: &str, now: Timestamp) {
-        let history = self.observed.recoveries.entry(id.to_owned()).or_default();
-        self.running.insert(id.to_owned(), Before::Recovery(history.clone()));
-        if history.last_occasion.as_deref() != Some(occasion) {
-            history.last_occasion = Some(occasion.to_owned());
-            history.attempts = 0;
-        }
-        history.last_start = Some(now);
-        history.attempts = history.attempts.saturating_add(1);
-        self.observed.running.insert(id.to_owned(), location.to_owned());
+    /// A recovery begins, from the repository at `location`.
+    pub fn begin_recovery(&mut self, planned: &PlannedRecovery, location: &str, now: Timestamp) {
+        let PlannedRecovery { id, occasion, revision, .. } = planned;
+        let history = self.observed.recoveries.entry(id.clone()).or_default();
+        self.running.insert(id.clone(), Before::Recovery(history.clone()));
+        history.begin(occasion, revision, now);
+        self.observed.running.insert(id.clone(), location.to_owned());
     }
 
     /// A run was cut off: it is as if it had not begun.
     pub fn take_back(&mut self, id: &str) {
+        self.serving.remove(id);
         self.observed.running.remove(id);
         match self.running.remove(id) {
             Some(Before::Backup(before)) => _ = self.observed.backups.insert(id.to_owned(), before),
@@ -116,6 +118,7 @@ impl State {
 
     /// A backup ended.
     pub fn end_backup(&mut self, id: &str, run: Run) {
+        self.serving.remove(id);
         self.running.remove(id);
         self.observed.running.remove(id);
         for trigger in &run.triggers {
@@ -335,18 +338,71 @@ impl StateFolder {
 
     /// Writes the state: after a crash there is the old one or the new one, never a part.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        let path = self.path.join("state.json");
-        let new = self.path.join("state.json.new");
-        let write = || {
-            let mut file = File::create(&new)?;
-            serde_json::to_writer_pretty(&mut file, state)?;
-            file.write_all(b"\n")?;
+        self.replace("state.json", 0o666, |file| {
+            serde_json::to_writer_pretty(&mut *file, state)?;
+            file.write_all(b"\n")
+        })
+    }
+
+    /// The key for [`Settings::revision_key`](holdfast_plan::Settings::revision_key), made if there is none. It is not in
+    /// the state, which people show to others.
+    pub fn revision_key(&self) -> Result<RevisionKey, StateError> {
+        if let Some(key) = peek_revision_key(&self.path) {
+            return Ok(key);
+        }
+        let mut key = [0; 32];
+        let path = || self.path.join(REVISION_KEY);
+        let filled = getrandom(&mut key, GetRandomFlags::empty()).map_err(|error| StateError::Io {
+            operation: "draw random numbers for",
+            path: path(),
+            source: error.into(),
+        })?;
+        if filled < key.len() {
+            let source = std::io::ErrorKind::UnexpectedEof.into();
+            return Err(StateError::Io { operation: "draw random numbers for", path: path(), source });
+        }
+        self.replace(REVISION_KEY, 0o600, |file| file.write_all(&key))?;
+        Ok(Secret::new(key))
+    }
+
+    /// Replaces a file as a whole.
+    fn replace(
+        &self,
+        name: &str,
+        mode: u32,
+        write: impl FnOnce(&mut File) -> std::io::Result<()>,
+    ) -> Result<(), StateError> {
+        let path = self.path.join(name);
+        let new = self.path.join(format!("{name}.new"));
+        let replace = || {
+            let mut file = File::options().create(true).truncate(true).write(true).mode(mode).open(&new)?;
+            write(&mut file)?;
             file.sync_all()?;
             std::fs::rename(&new, &path)?;
             File::open(&self.path)?.sync_all()
         };
-        write().map_err(|source| StateError::Io { operation: "write", path, source })
+        replace().map_err(|source| StateError::Io { operation: "write", path: path.clone(), source })
     }
+}
+
+/// The file of [`StateFolder::revision_key`].
+const REVISION_KEY: &str = "revision.key";
+
+/// What [`Settings::revision_key`](holdfast_plan::Settings::revision_key) takes.
+pub type RevisionKey = Secret<[u8; 32]>;
+
+/// A key for as long as this program runs, where there is no place to keep one.
+pub(crate) fn new_revision_key() -> RevisionKey {
+    let mut key = [0; 32];
+    // Without random numbers there is still a key, which nobody sees either.
+    let _ = getrandom(&mut key, GetRandomFlags::empty());
+    Secret::new(key)
+}
+
+/// The [`StateFolder::revision_key`] of a folder that another program may be holding; none where none was made yet.
+pub fn peek_revision_key(folder: &Path) -> Option<RevisionKey> {
+    let bytes = std::fs::read(folder.join(REVISION_KEY)).ok()?;
+    bytes.try_into().ok().map(Secret::new)
 }
 
 /// Reads the state of a folder that another program may be holding; if none does, nothing runs.
@@ -367,6 +423,8 @@ pub fn peek(folder: &Path) -> Result<State, StateError> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -383,13 +441,30 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let held = StateFolder::open(folder.path()).unwrap();
         let mut state = State::default();
-        state.begin_backup("Backup/demo/web/web", "/repository", Timestamp::UNIX_EPOCH);
+        let id = "Backup/demo/web/web".to_owned();
+        state.running.insert(id.clone(), Before::Backup(BackupHistory::default()));
+        state.observed.running.insert(id.clone(), "/repository".to_owned());
+        state.observed.backups.entry(id.clone()).or_default().begin("revision", Timestamp::UNIX_EPOCH);
         held.save(&state).unwrap();
         assert_eq!(peek(folder.path()).unwrap().running.len(), 1);
         drop(held);
         let state = peek(folder.path()).unwrap();
         assert!(state.running.is_empty());
-        assert_eq!(state.observed.backups["Backup/demo/web/web"], BackupHistory::default());
+        assert_eq!(state.observed.backups[&id], BackupHistory::default());
+    }
+
+    #[test]
+    fn the_key_of_revisions_stays_and_is_for_the_owner_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = StateFolder::open(folder.path()).unwrap();
+        assert!(peek_revision_key(folder.path()).is_none());
+        let key = held.revision_key().unwrap();
+        assert_ne!(key, Secret::default());
+        assert_eq!((held.revision_key().unwrap(), peek_revision_key(folder.path())), (key.clone(), Some(key)));
+        let mode = std::fs::metadata(folder.path().join(REVISION_KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        std::fs::write(folder.path().join(REVISION_KEY), "short").unwrap();
+        assert_eq!(held.revision_key().unwrap().expose().len(), 32);
     }
 
     #[test]

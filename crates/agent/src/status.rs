@@ -1,6 +1,5 @@
 //! What is protected, and how well: one view of plan and past for `/status`, `holdfast status` and `/metrics`.
 
-use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use holdfast_plan::{ObjectKey, Plan, PlannedBackup, PlannedRecovery, RecoveryState, Target};
@@ -98,15 +97,11 @@ pub struct RepositoryStatus {
 
 impl Status {
     /// Puts plan and past together.
-    pub fn new(plan: &Plan, state: &State, running: &BTreeSet<String>, now: Timestamp) -> Self {
-        let mut recoveries: Vec<_> = plan.recoveries.iter().map(|planned| recovery(planned, state)).collect();
-        recoveries.iter_mut().filter(|recovery| running.contains(&recovery.id)).for_each(|recovery| {
-            recovery.phase = RecoveryState::Running;
-        });
+    pub fn new(plan: &Plan, state: &State, now: Timestamp) -> Self {
         Self {
             time: now,
-            backups: plan.backups.iter().map(|planned| backup(planned, state, running, now)).collect(),
-            recoveries,
+            backups: plan.backups.iter().map(|planned| backup(planned, state, now)).collect(),
+            recoveries: plan.recoveries.iter().map(|planned| recovery(planned, state)).collect(),
             repositories: plan
                 .repositories
                 .iter()
@@ -224,11 +219,11 @@ impl Status {
             );
         }
         metrics.gauge("holdfast_manifest_errors", "Mistakes in the manifests", &[], Some(self.errors.len() as f64));
-        metrics.text
+        metrics.text()
     }
 }
 
-fn backup(planned: &PlannedBackup, state: &State, running: &BTreeSet<String>, now: Timestamp) -> BackupStatus {
+fn backup(planned: &PlannedBackup, state: &State, now: Timestamp) -> BackupStatus {
     let runs = state.runs.get(&planned.id).cloned().unwrap_or_default();
     let last_success = state.observed.backups.get(&planned.id).and_then(|history| history.last_success);
     BackupStatus {
@@ -239,7 +234,7 @@ fn backup(planned: &PlannedBackup, state: &State, running: &BTreeSet<String>, no
         repository: planned.repository.clone(),
         schedule: planned.schedule.clone(),
         paused: planned.paused,
-        running: running.contains(&planned.id),
+        running: state.running.contains_key(&planned.id),
         last_success,
         last_success_age_seconds: last_success.map(|time| now.duration_since(time).as_secs()),
         next: planned.next,
@@ -266,46 +261,45 @@ fn last_error(history: &[Run]) -> Option<String> {
     history.first().map(|run| run.error.clone()).filter(|error| !error.is_empty())
 }
 
-/// Prometheus' text format; families must stand together, which they do per name in order of first use.
+/// Prometheus' text format.
 #[derive(Default)]
 struct Metrics {
-    text: String,
-    families: Vec<String>,
+    /// Name and text of each family, in order of first use: the samples of one must stand together.
+    families: Vec<(&'static str, String)>,
 }
 
 impl Metrics {
-    fn gauge(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: Option<f64>) {
+    fn gauge(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: Option<f64>) {
         if let Some(value) = value {
             self.sample(name, "gauge", help, labels, value);
         }
     }
 
-    fn counter(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: f64) {
+    fn counter(&mut self, name: &'static str, help: &str, labels: &[(&str, &str)], value: f64) {
         self.sample(name, "counter", help, labels, value);
     }
 
-    fn sample(&mut self, name: &str, kind: &str, help: &str, labels: &[(&str, &str)], value: f64) {
-        let mut sample = String::from(name);
+    fn sample(&mut self, name: &'static str, kind: &str, help: &str, labels: &[(&str, &str)], value: f64) {
+        let known = self.families.iter().position(|(family, _)| *family == name);
+        let at = known.unwrap_or_else(|| {
+            self.families.push((name, format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n")));
+            self.families.len() - 1
+        });
+        let family = &mut self.families[at].1;
+        family.push_str(name);
         for (i, (label, text)) in labels.iter().enumerate() {
             let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
             // Writing to a String does not fail.
-            let _ = write!(sample, "{}{label}=\"{text}\"", if i == 0 { '{' } else { ',' });
+            let _ = write!(family, "{}{label}=\"{text}\"", if i == 0 { '{' } else { ',' });
         }
         if !labels.is_empty() {
-            sample.push('}');
+            family.push('}');
         }
-        let _ = writeln!(sample, " {value}");
-        let head = format!("# HELP {name} {help}.\n# TYPE {name} {kind}\n");
-        if !self.families.iter().any(|family| family == name) {
-            self.families.push(name.to_owned());
-            self.text.push_str(&head);
-            self.text.push_str(&sample);
-            return;
-        }
-        // Behind the last sample of its family.
-        let start = self.text.find(&head).map_or(self.text.len(), |at| at + head.len());
-        let end = self.text[start..].find("# HELP").map_or(self.text.len(), |at| start + at);
-        self.text.insert_str(end, &sample);
+        let _ = writeln!(family, " {value}");
+    }
+
+    fn text(&self) -> String {
+        self.families.iter().map(|(_, text)| text.as_str()).collect()
     }
 }
 
@@ -321,6 +315,6 @@ mod tests {
         metrics.gauge("a", "first", &[("n", "q\"\\\n")], Some(3.0));
         metrics.gauge("c", "none", &[], None);
         let want = "# HELP a first.\n# TYPE a gauge\na{n=\"x\"} 1\na{n=\"q\\\"\\\\\\n\"} 3\n# HELP b second.\n# TYPE b gauge\nb 2.5\n";
-        assert_eq!(metrics.text, want);
+        assert_eq!(metrics.text(), want);
     }
 }

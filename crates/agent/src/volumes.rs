@@ -7,6 +7,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use holdfast_api::manifest::{Object, Typed};
+use holdfast_api::values::Secret;
 use holdfast_plan::{DirectorySource, Files, Volume};
 
 /// Why a volume's folder cannot be used.
@@ -17,6 +18,14 @@ pub enum VolumeError {
     Missing {
         /// The folder.
         path: PathBuf,
+    },
+    /// A volume of the pod that is not mounted here.
+    #[error(
+        "volume {volume} of the pod is not mounted into this container; the operator does that, and restarts the pod"
+    )]
+    NotMounted {
+        /// The volume.
+        volume: String,
     },
     /// The ConfigMap or Secret that fills the volume is not in the folder of manifests.
     #[error("there is no {kind} {namespace}/{name} for volume {volume}")]
@@ -82,15 +91,20 @@ pub fn prepare(
     let folder = source.directory(volumes);
     match &source.volume {
         Volume::ConfigMap(files) => {
-            write_out(files, &source.volume.directory(volumes), "ConfigMap", config_map(objects, files))?
+            write_out(files, &source.volume.directory(volumes), "ConfigMap", config_map(objects, files).as_ref())?
         }
         Volume::Secret(files) => {
-            write_out(files, &source.volume.directory(volumes), "Secret", secret_of(objects, files))?
+            let secret = secret(objects, &files.volume.namespace, &files.name);
+            write_out(files, &source.volume.directory(volumes), "Secret", secret.as_ref().map(Secret::expose))?
         }
         // Ours to make, as the kubelet would.
         Volume::Claim { .. } | Volume::EmptyDir(_) => make(&folder)?,
         Volume::HostPath(_) if usage == Use::Write => make(&folder)?,
-        Volume::HostPath(_) => {}
+        Volume::Mounted(mount) if fs::symlink_metadata(source.volume.directory(volumes)).is_err() => {
+            return Err(VolumeError::NotMounted { volume: mount.volume.clone() });
+        }
+        Volume::Mounted(_) if usage == Use::Write => make(&folder)?,
+        Volume::HostPath(_) | Volume::Mounted(_) => {}
     }
     if fs::symlink_metadata(&folder).is_ok() { Ok(folder) } else { Err(VolumeError::Missing { path: folder }) }
 }
@@ -117,17 +131,13 @@ fn config_map(objects: &[Object], files: &Files) -> Option<BTreeMap<String, Vec<
     })
 }
 
-fn secret_of(objects: &[Object], files: &Files) -> Option<BTreeMap<String, Vec<u8>>> {
-    secret(objects, &files.volume.namespace, &files.name)
-}
-
 /// The keys and values of a Secret; `stringData` wins over `data`, as in the API.
-pub fn secret(objects: &[Object], namespace: &str, name: &str) -> Option<BTreeMap<String, Vec<u8>>> {
+pub fn secret(objects: &[Object], namespace: &str, name: &str) -> Option<Secret<BTreeMap<String, Vec<u8>>>> {
     objects.iter().find_map(|object| match &object.typed {
         Typed::Secret(secret) if object.name == name && object.namespace.as_deref() == Some(namespace) => {
             let bytes = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone()));
             let texts = secret.string_data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes()));
-            Some(bytes.chain(texts).collect())
+            Some(Secret::new(bytes.chain(texts).collect()))
         }
         _ => None,
     })
@@ -138,13 +148,14 @@ fn write_out(
     files: &Files,
     folder: &Path,
     kind: &'static str,
-    keys: Option<BTreeMap<String, Vec<u8>>>,
+    keys: Option<&BTreeMap<String, Vec<u8>>>,
 ) -> Result<(), VolumeError> {
     let Files { name, volume, items, mode, optional } = files;
     make(folder)?;
+    let none = BTreeMap::new();
     let keys = match keys {
         Some(keys) => keys,
-        None if *optional => BTreeMap::new(),
+        None if *optional => &none,
         None => {
             let (namespace, volume) = (volume.namespace.clone(), volume.volume.clone());
             return Err(VolumeError::NoObject { kind, namespace, name: name.clone(), volume });
@@ -221,8 +232,8 @@ mod tests {
         }
     }
 
-    fn keys() -> Option<BTreeMap<String, Vec<u8>>> {
-        Some([("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into())
+    fn keys() -> BTreeMap<String, Vec<u8>> {
+        [("a".to_owned(), b"1".to_vec()), ("b".to_owned(), b"2".to_vec())].into()
     }
 
     #[test]
@@ -230,11 +241,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("sub")).unwrap();
         fs::write(folder.path().join("sub/old"), "x").unwrap();
-        write_out(&files(&[], false), folder.path(), "ConfigMap", keys()).unwrap();
+        write_out(&files(&[], false), folder.path(), "ConfigMap", Some(&keys())).unwrap();
         assert_eq!(fs::read(folder.path().join("a")).unwrap(), b"1");
         assert_eq!(fs::metadata(folder.path().join("b")).unwrap().permissions().mode() & 0o777, 0o640);
         assert!(!folder.path().join("sub").exists());
-        write_out(&files(&[("b", "deep/er")], false), folder.path(), "ConfigMap", keys()).unwrap();
+        write_out(&files(&[("b", "deep/er")], false), folder.path(), "ConfigMap", Some(&keys())).unwrap();
         assert_eq!(fs::read(folder.path().join("deep/er")).unwrap(), b"2");
         assert!(!folder.path().join("a").exists());
     }
@@ -244,9 +255,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let missing = write_out(&files(&[], false), folder.path(), "Secret", None).unwrap_err();
         assert_eq!(missing.to_string(), "there is no Secret demo/settings for volume v");
-        let key = write_out(&files(&[("c", "c")], false), folder.path(), "Secret", keys()).unwrap_err();
+        let key = write_out(&files(&[("c", "c")], false), folder.path(), "Secret", Some(&keys())).unwrap_err();
         assert_eq!(key.to_string(), "Secret demo/settings has no key c");
-        write_out(&files(&[("c", "c")], true), folder.path(), "Secret", keys()).unwrap();
+        write_out(&files(&[("c", "c")], true), folder.path(), "Secret", Some(&keys())).unwrap();
         write_out(&files(&[], true), folder.path(), "Secret", None).unwrap();
     }
 
@@ -254,7 +265,7 @@ mod tests {
     fn an_item_cannot_leave_its_volume() {
         let folder = tempfile::tempdir().unwrap();
         for path in ["../x", "/x", "a/../../x", ""] {
-            let result = write_out(&files(&[("a", path)], false), folder.path(), "ConfigMap", keys());
+            let result = write_out(&files(&[("a", path)], false), folder.path(), "ConfigMap", Some(&keys()));
             assert!(matches!(result, Err(VolumeError::Escapes { .. })), "{path}");
         }
     }

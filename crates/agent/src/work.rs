@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use holdfast_api::manifest::Outcome as Manifests;
 use holdfast_repository::check::{CheckOptions, Severity, check};
 use holdfast_repository::format::FileKind;
-use holdfast_repository::{Error as RepositoryError, Event, Monitor, Repository};
+use holdfast_repository::{Error as RepositoryError, Event, LockOptions, Monitor, Repository, chain};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::backup;
+use crate::follow::Task;
 use crate::recovery;
-use crate::standalone::Task;
 use crate::state::Outcome;
 use crate::way_out::way_out;
 
@@ -26,6 +26,7 @@ pub(crate) struct Job {
     pub(crate) task: Task,
     pub(crate) manifests: Arc<Manifests>,
     pub(crate) volumes: PathBuf,
+    pub(crate) lock: LockOptions,
     pub(crate) monitor: Monitor,
     pub(crate) heard: Arc<Mutex<Heard>>,
 }
@@ -71,15 +72,15 @@ pub(crate) struct Checked {
 /// A monitor that remembers what it is told, and passes notes on as they come.
 pub(crate) fn monitor(heard: &Arc<Mutex<Heard>>, note: impl Fn(&str) + Send + Sync + 'static) -> Monitor {
     let heard = Arc::clone(heard);
-    let listen = move |event| match event {
-        Event::Error { item, message } => {
+    let listen = move |event: Event| match event {
+        Event::Error { .. } => {
             let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
             if heard.errors.len() < REMEMBERED_MAX {
-                heard.errors.push(about(&item, message));
+                heard.errors.push(event.text());
             }
         }
-        Event::Note { item, message } => {
-            let text = about(&item, message);
+        Event::Note { .. } => {
+            let text = event.text();
             let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
             if heard.notes.len() < REMEMBERED_MAX && !heard.notes.contains(&text) {
                 note(&text);
@@ -89,11 +90,6 @@ pub(crate) fn monitor(heard: &Arc<Mutex<Heard>>, note: impl Fn(&str) + Send + Sy
         _ => {}
     };
     Monitor::new(listen, false)
-}
-
-/// The message, with what it is about in front unless it says so itself.
-fn about(item: &str, message: String) -> String {
-    if message.contains(item) { message } else { format!("{item}: {message}") }
 }
 
 impl Ended {
@@ -131,12 +127,12 @@ impl Job {
     }
 
     fn try_run(self) -> Ended {
-        let Self { id, task, manifests, volumes, monitor, heard: _ } = self;
+        let Self { id, task, manifests, volumes, lock, monitor, heard: _ } = self;
         let objects = &manifests.objects;
         let outcome = |incomplete| if incomplete { Outcome::Incomplete } else { Outcome::Succeeded };
         match task {
             Task::Backup { planned, repository: at, if_missing, last_check } => {
-                match backup::run(&planned, &at, objects, &volumes, if_missing, &monitor) {
+                match backup::run(&planned, &at, objects, &volumes, if_missing, &lock, &monitor) {
                     Err(error) => {
                         Ended::failed(id, planned.host, explained(&error, &at.location), is_interrupted(&error))
                     }
@@ -159,7 +155,7 @@ impl Job {
                             notes: Vec::new(),
                             interrupted: false,
                             repository: figures(&repository),
-                            check: check_if_due(&repository, last_check, &monitor),
+                            check: check_if_due(&repository, last_check, lock, &monitor),
                             // A program that stops leaves the rest to the next run.
                             retention_error: done
                                 .retention_error
@@ -171,7 +167,7 @@ impl Job {
                 }
             }
             Task::Recovery { planned, repository: at } => {
-                match recovery::run(&planned, &at, objects, &volumes, &monitor) {
+                match recovery::run(&planned, &at, objects, &volumes, &lock, &monitor) {
                     Err(error) => {
                         let (no_snapshot, interrupted) = (error.is_nothing_yet(), error.is_interrupted());
                         let error = explained(&error, &at.location);
@@ -220,10 +216,14 @@ fn explained(error: &(dyn std::error::Error + 'static), location: &str) -> Strin
 }
 
 fn is_interrupted(error: &backup::BackupError) -> bool {
-    matches!(error, backup::BackupError::Backup { source: RepositoryError::Interrupted, .. })
+    match error {
+        backup::BackupError::Open(error) => error.is_interrupted(),
+        backup::BackupError::Backup { source, .. } => matches!(source, RepositoryError::Interrupted),
+        _ => false,
+    }
 }
 
-fn figures(repository: &Repository) -> Option<RepositoryFigures> {
+pub(crate) fn figures(repository: &Repository) -> Option<RepositoryFigures> {
     let mut size_bytes = 0;
     for kind in [FileKind::Pack, FileKind::Index, FileKind::Snapshot, FileKind::Key] {
         size_bytes += repository.list_sizes(kind).ok()?.iter().map(|(_, size)| size).sum::<u64>();
@@ -232,11 +232,16 @@ fn figures(repository: &Repository) -> Option<RepositoryFigures> {
     Some(RepositoryFigures { size_bytes, snapshot_count })
 }
 
-fn check_if_due(repository: &Arc<Repository>, last: Option<Timestamp>, monitor: &Monitor) -> Option<Checked> {
+pub(crate) fn check_if_due(
+    repository: &Arc<Repository>,
+    last: Option<Timestamp>,
+    lock: LockOptions,
+    monitor: &Monitor,
+) -> Option<Checked> {
     if last.is_some_and(|last| Timestamp::now().duration_since(last) < CHECK_EVERY) {
         return None;
     }
-    let options = CheckOptions { lock: backup::lock_options(), ..CheckOptions::default() };
+    let options = CheckOptions { lock: Some(lock), ..CheckOptions::default() };
     let result = match check(repository, &options, monitor) {
         // Stopped, not failed: it is due again after the next backup.
         Err(RepositoryError::Interrupted) => return None,
@@ -247,22 +252,6 @@ fn check_if_due(repository: &Arc<Repository>, last: Option<Timestamp>, monitor: 
         }
     };
     Some(Checked { result })
-}
-
-/// An error and all its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let next = error.to_string();
-        // A transparent error says the same as its cause.
-        if !text.ends_with(&next) {
-            text.push_str(": ");
-            text.push_str(&next);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

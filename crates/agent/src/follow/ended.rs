@@ -3,12 +3,12 @@
 use holdfast_plan::{ObjectKey, PlannedRepository};
 use jiff::Timestamp;
 
-use super::{Notice, Running, Standalone, Task, Tell};
-use crate::journal::{self, Event, Reason};
+use super::{Follower, Notice, Running, Task, Tell};
+use crate::journal::{Event, Reason};
 use crate::state::{Outcome, RepositoryState, Run};
 use crate::work::{Checked, Ended, RepositoryFigures};
 
-impl Standalone<'_> {
+impl Follower<'_> {
     pub(super) fn ended(&mut self, ended: Ended, tell: Tell<'_>) {
         let Ended {
             id,
@@ -132,9 +132,8 @@ impl Standalone<'_> {
 
     fn event(&mut self, object: &ObjectKey, reason: Reason, message: String, tell: Tell<'_>) {
         let event = Event::new(object, self.state.next_event(object), reason, message, Timestamp::now());
-        let path = self.state_folder.path().join("events.jsonl");
-        if let Err(error) = journal::append(&path, &event) {
-            tell(Notice::Trouble(format!("cannot write the event log {}: {error}", path.display())));
+        if let Err(error) = self.world.report(&event) {
+            tell(Notice::Trouble(error));
         }
         if matches!(reason, Reason::FailedRetention | Reason::FailedCheck) {
             self.summary.warnings += 1;

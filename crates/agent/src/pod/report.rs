@@ -1,0 +1,334 @@
+//! What the API server is still to be told: statuses and Events, sent by a task of its own, tried again until they arrive.
+//!
+//! Of a status only the last is kept, so that an API server that is down for long costs no memory, and is told the truth
+//! when it is back, not its history.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_api::kinds;
+use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::sync::Notify;
+
+use super::Signal;
+use super::connection::{CallError, api, within};
+use super::objects::Objects;
+use super::turn::Turn;
+use crate::follow::Message;
+use crate::journal::Event;
+
+/// What changes within this time is written at once.
+const GATHER: Duration = Duration::from_millis(100);
+/// How soon a call that failed is tried again…
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// …doubled with each failure up to this.
+const RETRY_MAX: Duration = Duration::from_secs(5);
+/// How soon what was not allowed is tried again, doubled with each refusal up to the longest.
+const REFUSED_FIRST: Duration = Duration::from_secs(1);
+const REFUSED_MAX: Duration = Duration::from_secs(60);
+/// How many Events wait at most; of more the oldest are dropped, since the status tells the same.
+const EVENTS_MAX: usize = 100;
+/// How many names are tried for an Event.
+const NAMES_MAX: u64 = 100;
+/// The longest message that an Event may have, in bytes.
+const MESSAGE_MAX: usize = 1024;
+
+/// One writer's part of the status of one object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Part {
+    pub(super) namespace: String,
+    pub(super) kind: String,
+    pub(super) name: String,
+    pub(super) manager: String,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    wanted: BTreeMap<Part, Value>,
+    /// What the API server is known to have.
+    sent: BTreeMap<Part, Value>,
+    /// What was not allowed: the rights may be on their way.
+    refused: BTreeSet<Part>,
+    events: VecDeque<Event>,
+    /// Whether something is on its way.
+    busy: bool,
+}
+
+impl Waiting {
+    fn next(&self) -> Option<(Part, Value)> {
+        let differs = |(part, wanted): &(&Part, &Value)| self.sent.get(*part) != Some(*wanted);
+        self.wanted.iter().find(differs).map(|(part, wanted)| (part.clone(), wanted.clone()))
+    }
+
+    /// Notes how the telling of a part ended; false if it was not allowed once more, which was said before.
+    fn note(&mut self, part: &Part, status: Value, result: &Result<(), CallError>) -> bool {
+        let refused = result.as_ref().is_err_and(|error| error.code() == Some(403));
+        if result.is_ok() || result.as_ref().is_err_and(CallError::is_final) {
+            // What is wrong now is wrong again: it is tried when it changes, or when it may be allowed.
+            self.sent.insert(part.clone(), status);
+        }
+        if refused {
+            return self.refused.insert(part.clone());
+        }
+        self.refused.remove(part);
+        true
+    }
+
+    /// Wants what was not allowed to be told again; false if there is nothing like that.
+    fn try_refused_again(&mut self) -> bool {
+        for part in &self.refused {
+            self.sent.remove(part);
+        }
+        !self.refused.is_empty()
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.busy && self.events.is_empty() && self.refused.is_empty() && self.next().is_none()
+    }
+}
+
+/// What is to be told.
+pub(super) struct Report {
+    namespace: String,
+    pod: String,
+    waiting: Mutex<Waiting>,
+    wake: Notify,
+    told: Condvar,
+}
+
+impl Report {
+    pub(super) fn new(namespace: &str, pod: &str) -> Self {
+        let (namespace, pod) = (namespace.to_owned(), pod.to_owned());
+        Self { namespace, pod, waiting: Mutex::default(), wake: Notify::new(), told: Condvar::new() }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The part of a status is to be this.
+    pub(super) fn want(&self, part: Part, status: Value) {
+        let mut waiting = self.waiting();
+        if waiting.wanted.get(&part) != Some(&status) {
+            waiting.wanted.insert(part, status);
+            drop(waiting);
+            self.wake.notify_one();
+        }
+    }
+
+    /// The API server has this already.
+    pub(super) fn has(&self, part: Part, status: Value) {
+        self.waiting().sent.insert(part, status);
+    }
+
+    /// Forgets what was wanted and sent of an object, or of all.
+    pub(super) fn forget(&self, object: Option<(&str, &str)>) {
+        let mut waiting = self.waiting();
+        let stays =
+            |part: &Part| object.is_some_and(|(kind, name)| (part.kind.as_str(), part.name.as_str()) != (kind, name));
+        waiting.wanted.retain(|part, _| stays(part));
+        waiting.sent.retain(|part, _| stays(part));
+        waiting.refused.retain(stays);
+    }
+
+    /// An Event happened.
+    pub(super) fn tell(&self, event: &Event) {
+        let mut waiting = self.waiting();
+        if waiting.events.len() == EVENTS_MAX {
+            waiting.events.pop_front();
+        }
+        waiting.events.push_back(event.clone());
+        drop(waiting);
+        self.wake.notify_one();
+    }
+
+    /// Waits until everything is told; false if it was not within `limit`.
+    pub(super) fn wait_until_told(&self, limit: Duration) -> bool {
+        let waited = self.told.wait_timeout_while(self.waiting(), limit, |waiting| !waiting.is_empty());
+        waited.map_or_else(|poisoned| poisoned.into_inner().0, |(waiting, _)| waiting).is_empty()
+    }
+
+    /// Sends what is to be told, for ever.
+    pub(super) async fn send(self: Arc<Self>, client: Client, turn: Arc<Turn>, objects: Arc<Objects>, signal: Signal) {
+        let mut link = Link { retry: RETRY_FIRST, broken: false, signal };
+        let mut refused = REFUSED_FIRST;
+        loop {
+            let next = {
+                let mut waiting = self.waiting();
+                // What a host has to say is said by whose turn it is.
+                let next = if turn.is_ours() { waiting.next().map(Next::Status) } else { None };
+                let next = next.or_else(|| waiting.events.front().cloned().map(|event| Next::Event(Box::new(event))));
+                waiting.busy = next.is_some();
+                if next.is_none() {
+                    self.told.notify_all();
+                }
+                next
+            };
+            let result = match next {
+                None => {
+                    // The turn may come without a word, and so may rights.
+                    let pause = if self.waiting().refused.is_empty() { RETRY_MAX } else { refused };
+                    if tokio::time::timeout(pause, self.wake.notified()).await.is_err() {
+                        let again = self.waiting().try_refused_again();
+                        refused = if again { (refused * 2).min(REFUSED_MAX) } else { REFUSED_FIRST };
+                    }
+                    tokio::time::sleep(GATHER).await;
+                    continue;
+                }
+                Some(Next::Status((part, status))) => {
+                    let result = self.apply(&client, &part, &status).await;
+                    if !self.waiting().note(&part, status, &result) {
+                        continue;
+                    }
+                    result.map_err(|error| (format!("the status of {} {}", part.kind, part.name), error))
+                }
+                Some(Next::Event(event)) => {
+                    let result = self.create(&client, &event, &objects).await;
+                    if result.as_ref().is_ok_and(|()| true) || result.as_ref().is_err_and(CallError::is_final) {
+                        self.waiting().events.pop_front();
+                    }
+                    result.map_err(|error| (format!("the event {}", event.name), error))
+                }
+            };
+            link.note(result).await;
+        }
+    }
+
+    async fn apply(&self, client: &Client, part: &Part, status: &Value) -> Result<(), CallError> {
+        let Part { namespace, kind, name, manager } = part;
+        let (Some(api), Some(api_version)) = (api(client, namespace, kind), api_version(kind)) else {
+            return Ok(());
+        };
+        let body = json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}, "status": status});
+        match within(api.patch_status(name, &PatchParams::apply(manager).force(), &Patch::Apply(body))).await {
+            // Nobody is left to be told.
+            Err(error) if error.code() == Some(404) => Ok(()),
+            result => result.map(drop),
+        }
+    }
+
+    async fn create(&self, client: &Client, event: &Event, objects: &Objects) -> Result<(), CallError> {
+        let api: Api<ApiEvent> = Api::namespaced(client.clone(), &self.namespace);
+        let object = &event.involved_object;
+        let (uid, _) = objects.identity(&object.kind, &object.name).unwrap_or_default();
+        let mut message = event.message.clone();
+        message.truncate(message.floor_char_boundary(MESSAGE_MAX));
+        let time = Some(Time(event.time));
+        let mut number = event.count;
+        for tried in 1..=NAMES_MAX {
+            let body = ApiEvent {
+                metadata: ObjectMeta {
+                    name: Some(format!("{}-{number}", object.name)),
+                    namespace: Some(self.namespace.clone()),
+                    ..ObjectMeta::default()
+                },
+                involved_object: ObjectReference {
+                    api_version: api_version(&object.kind),
+                    kind: Some(object.kind.clone()),
+                    name: Some(object.name.clone()),
+                    namespace: Some(self.namespace.clone()),
+                    uid: Some(uid.clone()).filter(|uid| !uid.is_empty()),
+                    ..ObjectReference::default()
+                },
+                reason: serde_json::to_value(event.reason).ok().and_then(|reason| reason.as_str().map(str::to_owned)),
+                message: Some(message.clone()),
+                type_: Some(event.kind.to_owned()),
+                first_timestamp: time.clone(),
+                last_timestamp: time.clone(),
+                count: Some(1),
+                source: Some(EventSource { component: Some("holdfast".to_owned()), host: None }),
+                reporting_component: Some("holdfast".to_owned()),
+                reporting_instance: Some(self.pod.clone()),
+                ..ApiEvent::default()
+            };
+            match within(api.create(&PostParams::default(), &body)).await {
+                // Another host of the object, or another object of the name, has taken it.
+                Err(error) if error.code() == Some(409) => number += 1 + tried / 10,
+                result => return result.map(drop),
+            }
+        }
+        Ok(())
+    }
+}
+
+enum Next {
+    Status((Part, Value)),
+    Event(Box<Event>),
+}
+
+/// Whether the API server takes what it is told, as far as a person was told.
+struct Link {
+    retry: Duration,
+    broken: bool,
+    signal: Signal,
+}
+
+impl Link {
+    async fn note(&mut self, result: Result<(), (String, CallError)>) {
+        match result {
+            Ok(()) => {
+                self.retry = RETRY_FIRST;
+                if std::mem::take(&mut self.broken) {
+                    (self.signal)(Message::Say("the API server is told again".to_owned()));
+                }
+            }
+            Err((what, error)) if error.is_final() => {
+                (self.signal)(Message::Trouble(format!("cannot write {what}: {error}")));
+            }
+            Err((what, error)) => {
+                if !std::mem::replace(&mut self.broken, true) {
+                    (self.signal)(Message::Trouble(format!("cannot write {what} now: {error}; it is tried again")));
+                }
+                tokio::time::sleep(self.retry).await;
+                self.retry = (self.retry * 2).min(RETRY_MAX);
+            }
+        }
+    }
+}
+
+fn api_version(kind: &str) -> Option<String> {
+    kinds::KNOWN.iter().find(|known| known.kind == kind).map(kinds::KindInfo::api_version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(code: u16) -> Result<(), CallError> {
+        let status = kube::core::Status { code, ..kube::core::Status::default() };
+        Err(CallError::Kube(kube::Error::Api(Box::new(status))))
+    }
+
+    #[test]
+    fn what_is_not_allowed_is_said_once_and_told_when_it_may_be() {
+        let part = Part {
+            kind: "BackupTrigger".into(),
+            namespace: "demo".into(),
+            name: "now".into(),
+            manager: "holdfast".into(),
+        };
+        let status = json!({"phase": "Running"});
+        let mut waiting = Waiting::default();
+        waiting.wanted.insert(part.clone(), status.clone());
+
+        assert!(waiting.note(&part, status.clone(), &answer(403)), "the first refusal is said");
+        assert_eq!(waiting.next(), None, "others have their turn first");
+        assert!(!waiting.is_empty(), "it is not told");
+        assert!(waiting.try_refused_again());
+        assert_eq!(waiting.next(), Some((part.clone(), status.clone())));
+        assert!(!waiting.note(&part, status.clone(), &answer(403)), "the second is not");
+        assert!(waiting.try_refused_again());
+        assert!(waiting.note(&part, status.clone(), &Ok(())));
+        assert!(waiting.is_empty() && !waiting.try_refused_again());
+
+        // What makes no sense is not sent again.
+        waiting.wanted.insert(part.clone(), json!({}));
+        assert!(waiting.note(&part, json!({}), &answer(422)));
+        assert!(waiting.is_empty());
+    }
+}
