@@ -1,0 +1,272 @@
+//! What is known of the cluster: every object that matters, as small as it can be, by namespace.
+//!
+//! An object is kept as JSON text without the fields that nothing depends on. Of what changes only in such fields
+//! nobody is told.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+
+use serde_json::{Value, json};
+
+use crate::trim::trim;
+use crate::world::{name, text};
+
+/// Kind and name.
+type Key = (&'static str, String);
+
+/// An object in few bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    text: Box<str>,
+    resource_version: Box<str>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    /// By namespace; those outside any are under the empty name.
+    namespaces: BTreeMap<String, BTreeMap<Key, Kept>>,
+    /// Namespaces to be decided on.
+    dirty: BTreeSet<String>,
+    /// Of each namespace, the others whose Repositories its objects name.
+    refers_to: BTreeMap<String, BTreeSet<String>>,
+}
+
+/// The objects of the cluster, kept up to date by those who watch.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    known: Mutex<Known>,
+    changed: tokio::sync::Notify,
+}
+
+impl Cache {
+    fn with<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
+        // Nobody panics while holding it; if somebody did, what is known is still what was seen last.
+        act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes in an object that was seen.
+    pub(crate) fn put(&self, kind: &'static str, mut object: Value) {
+        let resource_version = text(&object, "/metadata/resourceVersion").into();
+        let (namespace, name) = (text(&object, "/metadata/namespace").to_owned(), name(&object).to_owned());
+        trim(kind, &mut object);
+        let kept = Kept { text: object.to_string().into(), resource_version };
+        let is_changed = self.with(|known| {
+            let objects = known.namespaces.entry(namespace.clone()).or_default();
+            let before = objects.insert((kind, name.clone()), kept.clone());
+            let is_changed = before.is_none_or(|before| before.text != kept.text);
+            if is_changed {
+                known.mark(kind, &namespace, &name);
+            }
+            is_changed
+        });
+        if is_changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Forgets an object that is gone.
+    pub(crate) fn remove(&self, kind: &'static str, object: &Value) {
+        let (namespace, name) = (text(object, "/metadata/namespace"), name(object));
+        self.with(|known| {
+            if let Some(objects) = known.namespaces.get_mut(namespace) {
+                objects.remove(&(kind, name.to_owned()));
+                if objects.is_empty() {
+                    known.namespaces.remove(namespace);
+                }
+            }
+            known.mark(kind, namespace, name);
+        });
+        self.changed.notify_one();
+    }
+
+    /// Forgets every object of a kind but these, by namespace and name: what was listed is all there is.
+    pub(crate) fn keep_only(&self, kind: &'static str, listed: &BTreeSet<(String, String)>) {
+        self.with(|known| {
+            let mut gone = Vec::new();
+            for (namespace, objects) in &mut known.namespaces {
+                objects.retain(|(other, name), _| {
+                    let stays = *other != kind || listed.contains(&(namespace.clone(), name.clone()));
+                    if !stays {
+                        gone.push((namespace.clone(), name.clone()));
+                    }
+                    stays
+                });
+            }
+            gone.iter().for_each(|(namespace, name)| known.mark(kind, namespace, name));
+        });
+        self.changed.notify_one();
+    }
+
+    /// Has a namespace decided on once more.
+    pub(crate) fn mark(&self, namespace: &str) {
+        self.with(|known| known.dirty.insert(namespace.to_owned()));
+        self.changed.notify_one();
+    }
+
+    /// Has every namespace decided on.
+    pub(crate) fn mark_all(&self) {
+        self.with(|known| known.dirty.extend(known.namespaces.keys().cloned()));
+        self.changed.notify_one();
+    }
+
+    /// The namespaces that changed since this was asked last.
+    pub(crate) fn take_dirty(&self) -> BTreeSet<String> {
+        self.with(|known| std::mem::take(&mut known.dirty))
+    }
+
+    /// Waits until something changed.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What is decided on together: the objects of a namespace, itself, the templates of the cluster, the Repositories
+    /// that it refers to elsewhere, and rights that were given to it elsewhere.
+    pub(crate) fn view(&self, namespace: &str) -> Vec<Value> {
+        self.with(|known| {
+            let mut view: Vec<Value> = known.objects(namespace).collect();
+            if namespace.is_empty() {
+                return view;
+            }
+            let itself = known.get("", "Namespace", namespace);
+            let templates = ["AgentTemplate", "BackupTemplate"].map(|kind| known.of_kind("", kind));
+            view.extend(itself.into_iter().chain(templates.into_iter().flatten()));
+            let foreign = foreign(namespace, &view);
+            for (other, repository) in &foreign {
+                view.extend(known.get(other, "Repository", repository));
+            }
+            for (other, objects) in known.namespaces.iter().filter(|(other, _)| *other != namespace) {
+                // Looked for in the text first: reading all rights of a cluster each time would take too long.
+                let rights = objects.iter().filter(|((kind, _), kept)| {
+                    matches!(*kind, "Role" | "RoleBinding") && kept.text.contains(crate::access::FOR_NAMESPACE)
+                });
+                let rights = rights.filter_map(|((kind, _), kept)| kept.value(kind, other));
+                view.extend(
+                    rights.filter(|object| object["metadata"]["labels"][crate::access::FOR_NAMESPACE] == namespace),
+                );
+            }
+            known.refers_to.insert(namespace.to_owned(), foreign.into_iter().map(|(other, _)| other).collect());
+            view
+        })
+    }
+
+    /// Every object of a kind.
+    pub(crate) fn all(&self, kind: &'static str) -> Vec<Value> {
+        self.with(|known| {
+            let namespaces: Vec<&str> = known.namespaces.keys().map(String::as_str).collect();
+            namespaces.into_iter().flat_map(|namespace| known.of_kind(namespace, kind)).collect()
+        })
+    }
+
+    /// How many objects are kept.
+    pub(crate) fn len(&self) -> usize {
+        self.with(|known| known.namespaces.values().map(BTreeMap::len).sum())
+    }
+}
+
+impl Known {
+    /// Marks what depends on an object.
+    fn mark(&mut self, kind: &str, namespace: &str, name: &str) {
+        match (kind, namespace) {
+            ("Namespace", _) => drop(self.dirty.insert(name.to_owned())),
+            // A template may concern every namespace.
+            (_, "") => self.dirty.extend(self.namespaces.keys().cloned()),
+            _ => drop(self.dirty.insert(namespace.to_owned())),
+        }
+        if kind == "Repository" {
+            let dependents = self.refers_to.iter().filter(|(_, others)| others.contains(namespace));
+            self.dirty.extend(dependents.map(|(dependent, _)| dependent.clone()));
+        }
+    }
+
+    fn objects(&self, namespace: &str) -> impl Iterator<Item = Value> {
+        let objects = self.namespaces.get(namespace).into_iter().flatten();
+        objects.filter_map(move |((kind, _), kept)| kept.value(kind, namespace))
+    }
+
+    fn of_kind(&self, namespace: &str, kind: &'static str) -> Vec<Value> {
+        let objects = self.namespaces.get(namespace);
+        let of_kind = objects.into_iter().flat_map(|objects| objects.range((kind, String::new())..));
+        let of_kind = of_kind.take_while(|((other, _), _)| *other == kind);
+        of_kind.filter_map(|(_, kept)| kept.value(kind, namespace)).collect()
+    }
+
+    fn get(&self, namespace: &str, kind: &'static str, name: &str) -> Option<Value> {
+        self.namespaces.get(namespace)?.get(&(kind, name.to_owned()))?.value(kind, namespace)
+    }
+}
+
+impl Kept {
+    fn value(&self, kind: &str, _namespace: &str) -> Option<Value> {
+        let mut value: Value = serde_json::from_str(&self.text).ok()?;
+        value["kind"] = json!(kind);
+        value["metadata"]["resourceVersion"] = json!(&*self.resource_version);
+        Some(value)
+    }
+}
+
+/// The Repositories of other namespaces that Backups and Recoveries name.
+fn foreign(namespace: &str, view: &[Value]) -> BTreeSet<(String, String)> {
+    let named = view.iter().filter(|object| matches!(text(object, "/kind"), "Backup" | "Recovery")).map(|object| {
+        let repository = &object["spec"]["repository"];
+        (text(repository, "/namespace").to_owned(), text(repository, "/name").to_owned())
+    });
+    named.filter(|(of, _)| !of.is_empty() && of != namespace).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(kind: &str, namespace: &str, name: &str, spec: Value) -> Value {
+        json!({"apiVersion": "v1", "kind": kind, "metadata": {"name": name, "namespace": namespace}, "spec": spec})
+    }
+
+    fn dirty(cache: &Cache) -> Vec<String> {
+        cache.take_dirty().into_iter().collect()
+    }
+
+    #[test]
+    fn only_what_matters_makes_a_namespace_dirty() {
+        let cache = Cache::default();
+        let mut backup = object("Backup", "a", "b", json!({"schedule": "@hourly"}));
+        cache.put("Backup", backup.clone());
+        assert_eq!(dirty(&cache), ["a"]);
+        backup["metadata"]["resourceVersion"] = json!("7");
+        backup["metadata"]["managedFields"] = json!([{"manager": "kubectl"}]);
+        cache.put("Backup", backup.clone());
+        assert_eq!(dirty(&cache), [""; 0]);
+        assert_eq!(cache.view("a")[0]["metadata"]["resourceVersion"], "7");
+        backup["spec"]["paused"] = json!(true);
+        cache.put("Backup", backup.clone());
+        assert_eq!(dirty(&cache), ["a"]);
+        cache.remove("Backup", &backup);
+        assert_eq!(dirty(&cache), ["a"]);
+        assert_eq!(cache.len(), 0);
+    }
+
+    #[test]
+    fn a_repository_concerns_those_who_refer_to_it() {
+        let cache = Cache::default();
+        cache.put("Backup", object("Backup", "a", "b", json!({"repository": {"name": "r", "namespace": "shared"}})));
+        cache.put("Repository", object("Repository", "shared", "r", json!({})));
+        cache.put("Repository", object("Repository", "shared", "other", json!({})));
+        let names: Vec<Value> = cache.view("a").iter().map(|object| object["metadata"]["name"].clone()).collect();
+        assert_eq!(names, ["b", "r"]);
+        cache.take_dirty();
+        cache.put("Repository", object("Repository", "shared", "r", json!({"allowedNamespaces": ["a"]})));
+        assert_eq!(dirty(&cache), ["a", "shared"]);
+    }
+
+    #[test]
+    fn what_is_not_listed_any_more_is_gone() {
+        let cache = Cache::default();
+        for name in ["x", "y"] {
+            cache.put("Backup", object("Backup", "a", name, json!({})));
+            cache.put("Restic", object("Restic", "a", name, json!({})));
+        }
+        cache.take_dirty();
+        cache.keep_only("Backup", &BTreeSet::from([("a".to_owned(), "x".to_owned())]));
+        assert_eq!(dirty(&cache), ["a"]);
+        assert_eq!(cache.len(), 3);
+    }
+}

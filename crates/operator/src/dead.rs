@@ -1,0 +1,284 @@
+//! Runs whose pod did not live to see them end: they are told as failed, in the place and under the name of the agent
+//! that cannot do it any more.
+//!
+//! Written only over what was read, by the object's resourceVersion: an agent that lives after all is not overwritten.
+
+use holdfast_api::names::pod as names;
+use holdfast_api::stash::{BackupRun, HostStatus, RecoveryHostStatus, RecoveryPhase, RunPhase};
+use holdfast_api::values::Duration;
+use holdfast_plan::ObjectKey;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::action::{Action, Decision};
+use crate::history::History;
+use crate::job::Work;
+use crate::restart::is_finished;
+use crate::world::{World, is_ours, moment, text, uid};
+
+/// How long a pod may take to go beyond the moment at which it should have: then its node is taken for lost.
+const GONE_AFTER: SignedDuration = SignedDuration::from_secs(45);
+/// Within what time after the start of a run its pod is known.
+const KNOWN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
+/// How many runs of a host are kept where its object says nothing.
+const RUNS_MAX: usize = 5;
+
+/// Tells every run that cannot end any more as failed.
+pub(crate) fn bury(
+    world: &World<'_>,
+    history: &History<'_>,
+    jobs: &[Work<'_>],
+    now: Timestamp,
+    decision: &mut Decision,
+) {
+    for ((kind, name), status) in &history.backups {
+        let object = ObjectKey::new(*kind, world.namespace, *name);
+        for host in &status.hosts {
+            let dead = host.running.as_ref().and_then(|running| {
+                let uid = host.pod_uid.as_deref().unwrap_or_default();
+                fate(world, uid, running.start.0, now, decision).map(|why| (running, why))
+            });
+            if let Some((running, why)) = dead {
+                let host = fail_backup(host.clone(), running.start.0, now, why, running.triggers.clone());
+                decision.actions.extend(write(
+                    world,
+                    &object,
+                    &host.host.clone(),
+                    &host,
+                    "its pod did not live to tell",
+                ));
+            }
+        }
+    }
+    for (name, status) in &history.recoveries {
+        let object = ObjectKey::new("Recovery", world.namespace, *name);
+        for host in &status.hosts {
+            let dead = host.running.as_ref().and_then(|running| {
+                let uid = host.pod_uid.as_deref().unwrap_or_default();
+                fate(world, uid, running.start.0, now, decision)
+            });
+            if let Some(why) = dead {
+                let host = fail_recovery(host.clone(), now, why);
+                decision.actions.extend(write(
+                    world,
+                    &object,
+                    &host.host.clone(),
+                    &host,
+                    "its pod did not live to tell",
+                ));
+            }
+        }
+    }
+    triggers_of_the_dead(world, history, now, decision);
+    jobs_without_a_word(world, history, jobs, decision);
+}
+
+/// Runs for a trigger that go on in its status and nowhere else.
+fn triggers_of_the_dead(world: &World<'_>, history: &History<'_>, now: Timestamp, decision: &mut Decision) {
+    for (name, status) in &history.triggers {
+        let object = ObjectKey::new("BackupTrigger", world.namespace, *name);
+        let backup = world.of(&object).map_or("", |found| text(found, "/spec/targetBackup/name"));
+        let hosts = history.backups.get(&("Backup", backup)).map_or(&[][..], |status| status.hosts.as_slice());
+        for run in status.runs.iter().filter(|run| run.phase == RunPhase::Running) {
+            let host = hosts.iter().find(|host| host.host == run.host);
+            let is_running = host
+                .and_then(|host| host.running.as_ref())
+                .is_some_and(|running| running.triggers.iter().any(|trigger| trigger == name));
+            let Ok(known) = run.time.0.checked_add(KNOWN_WITHIN) else { continue };
+            if is_running {
+                continue;
+            }
+            if known > now {
+                decision.again_at(known);
+                continue;
+            }
+            let told = host.and_then(|host| host.runs.iter().find(|other| other.time == run.time)).cloned();
+            let run = told.unwrap_or_else(|| BackupRun {
+                phase: RunPhase::Failed,
+                error: Some("the pod ended during the run".to_owned()),
+                ..run.clone()
+            });
+            let part = json!({"runs": [run]});
+            decision.actions.extend(write_part(world, &object, &run.host, part, "its run ended and nobody told"));
+        }
+    }
+}
+
+/// Whether the status of an object tells how a Job of its own ended.
+pub(crate) fn is_told(history: &History<'_>, work: &Work<'_>) -> bool {
+    let Some(created) = work.created() else { return true };
+    let name = work.object.name.as_str();
+    let told = |last_start: &Option<Time>, is_running: bool| {
+        !is_running && last_start.as_ref().is_some_and(|time| time.0 >= created)
+    };
+    match work.object.kind.as_str() {
+        "Backup" => history.backups.get(&("Backup", name)).is_some_and(|status| {
+            status.hosts.iter().any(|host| host.host == work.host && told(&host.last_start, host.running.is_some()))
+        }),
+        "Recovery" => history.recoveries.get(name).is_some_and(|status| {
+            status.hosts.iter().any(|host| host.host == work.host && told(&host.last_start, host.running.is_some()))
+        }),
+        _ => true,
+    }
+}
+
+/// Jobs that ended before their agent could say anything: without an image, without a node, out of memory at once.
+fn jobs_without_a_word(world: &World<'_>, history: &History<'_>, jobs: &[Work<'_>], decision: &mut Decision) {
+    for work in jobs {
+        let (Some(ended), Some(created)) = (work.ended(), work.created()) else { continue };
+        let why = match ended.why.as_str() {
+            "" => "its Job ended before the run began".to_owned(),
+            why => format!("its Job ended before the run began: {why}"),
+        };
+        let name = work.object.name.as_str();
+        let told = |last_start: &Option<Time>| last_start.as_ref().is_some_and(|time| time.0 >= created);
+        match work.object.kind.as_str() {
+            "Backup" => {
+                let Some(status) = history.backups.get(&("Backup", name)) else { continue };
+                let host = status.hosts.iter().find(|host| host.host == work.host).cloned();
+                let host = host.unwrap_or_else(|| HostStatus { host: work.host.clone(), ..HostStatus::default() });
+                if told(&host.last_start) {
+                    continue;
+                }
+                let begun = HostStatus {
+                    first_seen: host.first_seen.clone().or(Some(Time(created))),
+                    last_start: Some(Time(created)),
+                    attempts: host.attempts.saturating_add(1),
+                    ..host
+                };
+                let host = fail_backup(begun, created, ended.at, why, Vec::new());
+                decision.actions.extend(write(world, &work.object, &work.host, &host, "its Job ended without a word"));
+            }
+            "Recovery" => {
+                let Some(status) = history.recoveries.get(name) else { continue };
+                let host = status.hosts.iter().find(|host| host.host == work.host).cloned();
+                let host = host
+                    .unwrap_or_else(|| RecoveryHostStatus { host: work.host.clone(), ..RecoveryHostStatus::default() });
+                if told(&host.last_start) {
+                    continue;
+                }
+                let begun = RecoveryHostStatus {
+                    last_start: Some(Time(created)),
+                    last_occasion: host.last_occasion.clone().or_else(|| Some("once".to_owned())),
+                    attempts: host.attempts.saturating_add(1),
+                    ..host
+                };
+                let host = fail_recovery(begun, ended.at, why);
+                decision.actions.extend(write(world, &work.object, &work.host, &host, "its Job ended without a word"));
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Why a run in the pod of this UID cannot end any more; none if it may.
+fn fate(world: &World<'_>, pod_uid: &str, start: Timestamp, now: Timestamp, decision: &mut Decision) -> Option<String> {
+    let Some(pod) = world.all("Pod").find(|pod| uid(pod) == pod_uid) else {
+        // What is watched apart arrives apart: a new pod may be known a little later than its first run.
+        return match start.checked_add(KNOWN_WITHIN) {
+            Ok(known) if known > now => {
+                decision.again_at(known);
+                None
+            }
+            _ => Some("the pod is gone".to_owned()),
+        };
+    };
+    let name = crate::world::name(pod);
+    if is_finished(pod) {
+        let reason = text(pod, "/status/reason");
+        let reason = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+        return Some(format!("the pod {name} ended during the run{reason}"));
+    }
+    if let Some(gone) = moment(pod, "/metadata/deletionTimestamp").map(|time| time.saturating_add(GONE_AFTER)) {
+        let Ok(gone) = gone else { return None };
+        if gone <= now {
+            return Some(format!("the pod {name} should be gone and its node does not answer"));
+        }
+        decision.again_at(gone);
+    }
+    restarted(pod, start)
+}
+
+/// Whether the container of ours that ran then has ended since.
+fn restarted(pod: &Value, start: Timestamp) -> Option<String> {
+    let of = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
+    let ours: Vec<&str> = of("containers")
+        .chain(of("initContainers"))
+        .filter(|container| is_ours(container))
+        .map(|container| text(container, "/name"))
+        .collect();
+    let [only] = ours.as_slice() else {
+        // Which of several it was is not known: its agent tells at its next start.
+        return None;
+    };
+    let statuses = ["containerStatuses", "initContainerStatuses"];
+    let statuses = statuses.iter().flat_map(|field| pod["status"][*field].as_array()).flatten();
+    let status = statuses.into_iter().find(|status| text(status, "/name") == *only)?;
+    let ended = ["/state/terminated", "/lastState/terminated"].iter().find_map(|state| {
+        let at = moment(status, &format!("{state}/finishedAt"))?;
+        (at >= start).then(|| text(status, &format!("{state}/reason")).to_owned())
+    })?;
+    let reason = if ended.is_empty() { String::new() } else { format!(" ({ended})") };
+    Some(format!("the container {only} of the pod {} ended during the run{reason}", crate::world::name(pod)))
+}
+
+fn fail_backup(host: HostStatus, start: Timestamp, end: Timestamp, error: String, triggers: Vec<String>) -> HostStatus {
+    let run = BackupRun {
+        time: Time(start),
+        phase: RunPhase::Failed,
+        duration: duration(start, end),
+        host: host.host.clone(),
+        snapshots: Vec::new(),
+        files_total: None,
+        bytes_total: None,
+        bytes_new: None,
+        snapshots_removed: None,
+        triggers,
+        error: Some(error),
+        notes: Vec::new(),
+    };
+    let kept = host.runs.len().clamp(RUNS_MAX, 100);
+    let runs = std::iter::once(run).chain(host.runs).take(kept).collect();
+    HostStatus { running: None, last_end: Some(Time(end)), count: host.count + 1, runs, ..host }
+}
+
+fn fail_recovery(host: RecoveryHostStatus, end: Timestamp, error: String) -> RecoveryHostStatus {
+    let phase = Some(RecoveryPhase::Failed);
+    RecoveryHostStatus {
+        running: None,
+        phase,
+        last_end: Some(Time(end)),
+        count: host.count + 1,
+        error: Some(error),
+        ..host
+    }
+}
+
+fn duration(start: Timestamp, end: Timestamp) -> Option<Duration> {
+    u64::try_from(end.duration_since(start).as_secs()).ok().map(Duration::from_secs)
+}
+
+fn write(world: &World<'_>, object: &ObjectKey, host: &str, status: &impl Serialize, because: &str) -> Option<Action> {
+    write_part(world, object, host, json!({"hosts": [status]}), because)
+}
+
+fn write_part(world: &World<'_>, object: &ObjectKey, host: &str, status: Value, because: &str) -> Option<Action> {
+    let found = world.of(object)?;
+    Some(Action::Apply {
+        because: because.to_owned(),
+        manager: names::field_manager(host),
+        subresource: Some("status"),
+        object: json!({
+            "apiVersion": found["apiVersion"],
+            "kind": found["kind"],
+            "metadata": {
+                "name": object.name,
+                "namespace": object.namespace,
+                "resourceVersion": found["metadata"]["resourceVersion"],
+            },
+            "status": status,
+        }),
+    })
+}

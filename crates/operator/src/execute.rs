@@ -1,0 +1,163 @@
+//! Carries out one action at the API server.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::DynamicObject;
+use kube::{Api, Client, Error};
+use serde_json::{Value, json};
+
+use crate::action::Action;
+use crate::resources::Resource;
+use crate::watch::chain;
+use crate::world::{name, text};
+
+/// How long one write may take: a server that does not answer must not hold up the rest for ever.
+const WITHIN: Duration = Duration::from_secs(30);
+
+/// Why an action was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExecuteError {
+    /// The action names a kind that is not written.
+    #[error("{0} is no kind that is written")]
+    UnknownKind(String),
+    /// The object is not one.
+    #[error("the object cannot be sent")]
+    Object(#[source] serde_json::Error),
+    /// What was read has changed since: it is decided anew.
+    #[error("{0} changed in the meantime")]
+    Changed(String),
+    /// A disruption budget holds a pod.
+    #[error("{0} may not be evicted yet: {1}")]
+    Held(String, String),
+    /// The server refused.
+    #[error("{what}: {why}")]
+    Refused {
+        /// What was tried.
+        what: String,
+        /// Why, in the words of the server.
+        why: String,
+    },
+    /// The server did not answer in time.
+    #[error("{what}: no answer within {} s", WITHIN.as_secs())]
+    Late {
+        /// What was tried.
+        what: String,
+    },
+}
+
+impl ExecuteError {
+    /// Whether it is to be expected, and not worth a line.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self, Self::Changed(_))
+    }
+}
+
+/// What the server said.
+pub(crate) fn told(error: &Error) -> String {
+    match error {
+        Error::Api(status) => status.message.clone(),
+        other => chain(other),
+    }
+}
+
+/// Carries it out. That an object is gone already, or there already, is as good as done.
+pub(crate) async fn execute(client: &Client, action: Action) -> Result<(), ExecuteError> {
+    let what = describe(&action);
+    match tokio::time::timeout(WITHIN, attempt(client, action, &what)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(ExecuteError::Late { what }),
+    }
+}
+
+async fn attempt(client: &Client, action: Action, what: &str) -> Result<(), ExecuteError> {
+    match action {
+        Action::Apply { manager, subresource, object, .. } => {
+            let api = api(client, text(&object, "/kind"), text(&object, "/metadata/namespace"))?;
+            let params = PatchParams::apply(&manager).force();
+            let name = name(&object).to_owned();
+            let done = match subresource {
+                Some(_) => api.patch_status(&name, &params, &Patch::Apply(&object)).await,
+                None => api.patch(&name, &params, &Patch::Apply(&object)).await,
+            };
+            // A status of what is gone has no meaning any more.
+            let is_moot = subresource.is_some();
+            match done {
+                Err(error) if is_moot && is(&error, StatusCode::NOT_FOUND) => Ok(()),
+                Err(error) if is(&error, StatusCode::CONFLICT) => Err(ExecuteError::Changed(what.to_owned())),
+                done => finish(done, what),
+            }
+        }
+        Action::Create { mut object, .. } => {
+            if text(&object, "/kind") == "Event" {
+                let now = Timestamp::from_second(Timestamp::now().as_second()).unwrap_or_default().to_string();
+                object["firstTimestamp"] = json!(now);
+                object["lastTimestamp"] = json!(now);
+            }
+            let api = api(client, text(&object, "/kind"), text(&object, "/metadata/namespace"))?;
+            let object: DynamicObject = serde_json::from_value(object).map_err(ExecuteError::Object)?;
+            match api.create(&PostParams::default(), &object).await {
+                Err(error) if is(&error, StatusCode::CONFLICT) => Ok(()),
+                done => finish(done, what),
+            }
+        }
+        Action::Delete { object, uid, .. } => {
+            let api = api(client, &object.kind, &object.namespace)?;
+            let preconditions = Preconditions { uid: Some(uid), resource_version: None };
+            let params = DeleteParams::background().preconditions(preconditions);
+            match api.delete(&object.name, &params).await {
+                Err(error) if is(&error, StatusCode::NOT_FOUND) || is(&error, StatusCode::CONFLICT) => Ok(()),
+                done => finish(done, what),
+            }
+        }
+        Action::Evict { object, uid, .. } => {
+            let pods: Api<Pod> = Api::namespaced(client.clone(), &object.namespace);
+            let preconditions = Preconditions { uid: Some(uid), resource_version: None };
+            let delete_options = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+            let params = EvictParams { delete_options: Some(delete_options), ..EvictParams::default() };
+            match pods.evict(&object.name, &params).await {
+                Err(error) if is(&error, StatusCode::NOT_FOUND) || is(&error, StatusCode::CONFLICT) => Ok(()),
+                Err(error) if is(&error, StatusCode::TOO_MANY_REQUESTS) => {
+                    Err(ExecuteError::Held(object.to_string(), told(&error)))
+                }
+                done => finish(done, what),
+            }
+        }
+    }
+}
+
+fn finish<T>(done: Result<T, Error>, what: &str) -> Result<(), ExecuteError> {
+    match done {
+        Ok(_) => Ok(()),
+        Err(error) => Err(ExecuteError::Refused { what: what.to_owned(), why: told(&error) }),
+    }
+}
+
+fn api(client: &Client, kind: &str, namespace: &str) -> Result<Api<DynamicObject>, ExecuteError> {
+    let resource = Resource::find(kind).ok_or_else(|| ExecuteError::UnknownKind(kind.to_owned()))?;
+    Ok(resource.api(client, namespace))
+}
+
+fn is(error: &Error, code: StatusCode) -> bool {
+    matches!(error, Error::Api(status) if status.code == code.as_u16())
+}
+
+/// What an action does, for a log: `apply Deployment demo/web: it is protected`.
+pub(crate) fn describe(action: &Action) -> String {
+    let of = |object: &Value| {
+        let (kind, namespace, name) = (text(object, "/kind"), text(object, "/metadata/namespace"), name(object));
+        if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }
+    };
+    match action {
+        Action::Apply { because, object, subresource: None, .. } => format!("apply {}: {because}", of(object)),
+        Action::Apply { because, object, subresource: Some(part), .. } => {
+            format!("apply {part} of {}: {because}", of(object))
+        }
+        Action::Create { because, object } => format!("create {}: {because}", of(object)),
+        Action::Delete { because, object, .. } => format!("delete {object}: {because}"),
+        Action::Evict { because, object, .. } => format!("evict {object}: {because}"),
+    }
+}
