@@ -3,8 +3,12 @@
 use clap::{ArgAction, Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 use crate::plan::PlanArgs;
+use crate::pod::{
+    BackupArgs, InitArgs, RecoverArgs, UpdateRecoveryStatusArgs, UpdateRepoStatusArgs, WatchArgs, WipeArgs,
+};
 use crate::protect::ProtectArgs;
 use crate::repo::RepoCommand;
+use crate::run::RunArgs;
 use crate::shell::{CompletionsArgs, ManArgs};
 use crate::standalone::StandaloneArgs;
 use crate::status::StatusArgs;
@@ -24,8 +28,8 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Protect and restore what a folder of manifests names, on this machine
     ///
-    /// Exit codes with --once: 0 all that was due is done, 1 something failed or a manifest has a mistake, 3 something
-    /// was saved or restored only in part, 130 stopped by a signal.
+    /// Exit codes with --once: 0 all that was due is done, 1 something failed, a manifest has a mistake or nothing is
+    /// protected, 3 something was saved or restored only in part, 130 stopped by a signal.
     Standalone(StandaloneArgs),
     /// Print what `standalone` would do with a folder, and touch nothing
     Plan(PlanArgs),
@@ -35,6 +39,25 @@ pub(crate) enum Command {
     Protect(ProtectArgs),
     /// Work on a repository, as restic does, with its variables and exit codes
     Repo(RepoCommand),
+    /// Run the operator of a Kubernetes cluster
+    ///
+    /// Exit codes: 0 stopped by a signal, 1 it could not start.
+    Run(RunArgs),
+    /// Follow the schedules of everything that protects a workload, in a pod of it
+    Watch(WatchArgs),
+    /// Run a Backup once, in a pod
+    Backup(BackupArgs),
+    /// Carry out a Recovery, in a pod, unless that was done already
+    Recover(RecoverArgs),
+    /// Make the repository of a Backup, in a pod, unless it exists
+    Init(InitArgs),
+    /// Tell how the repository of a Backup stands, and push metrics
+    UpdateRepoStatus(UpdateRepoStatusArgs),
+    /// Tell that a Recovery is done, and push metrics
+    UpdateRecoveryStatus(UpdateRecoveryStatusArgs),
+    /// Delete everything in a Repository, for good
+    #[command(hide = true)]
+    Wipe(WipeArgs),
     /// Print the custom resource definitions for Kubernetes
     Crds,
     /// Print the completions for a shell
@@ -48,16 +71,16 @@ pub(crate) enum Command {
 #[command(next_help_heading = "Output")]
 pub(crate) struct OutputArgs {
     /// What is printed to standard output
-    #[arg(short, long, global = true, value_enum, default_value = "text", env = "HOLDFAST_OUTPUT")]
+    #[arg(short, long, global = true, value_enum, default_value = "text")]
     pub(crate) output: Format,
     /// The same as --output json
     #[arg(long, global = true)]
     pub(crate) json: bool,
     /// Print no progress and no notes, only errors and results
-    #[arg(short, long, global = true, env = "HOLDFAST_QUIET", conflicts_with = "verbose")]
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
     /// Print every item that is worked on
-    #[arg(short, long, global = true, env = "HOLDFAST_VERBOSE", action = ArgAction::Count)]
+    #[arg(short, long, global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 }
 

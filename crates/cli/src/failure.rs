@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use holdfast_repository::Error as RepositoryError;
+use holdfast_repository::{Error as RepositoryError, chain};
 use holdfast_store::ErrorKind;
 
 /// Exit codes, the same as restic's.
@@ -72,7 +72,7 @@ impl Failure {
 
     /// The message and all its causes in one line.
     pub(crate) fn message(&self) -> String {
-        format!("{:#}", self.error)
+        chain(self.error.as_ref())
     }
 }
 

@@ -17,16 +17,16 @@ pub(crate) struct FolderArgs {
     /// The folder of manifests, or a manifest file
     pub(crate) dir: PathBuf,
     /// Where volumes that have no folder of their own are [default: DIR/.holdfast/volumes]
-    #[arg(long, env = "HOLDFAST_VOLUMES")]
+    #[arg(long)]
     pub(crate) volumes: Option<PathBuf>,
     /// Where history and events are kept [default: DIR/.holdfast]
-    #[arg(long, env = "HOLDFAST_STATE")]
+    #[arg(long)]
     pub(crate) state: Option<PathBuf>,
     /// The name of this machine, for the pods of a DaemonSet [default: the host name]
-    #[arg(long, env = "HOLDFAST_NODE")]
+    #[arg(long)]
     pub(crate) node: Option<String>,
     /// How many runs may go on at once
-    #[arg(long, env = "HOLDFAST_SLOTS", default_value = "2", value_parser = clap::value_parser!(u16).range(1..=64))]
+    #[arg(long, default_value = "2", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) slots: u16,
 }
 
@@ -57,8 +57,9 @@ impl FolderArgs {
         let options = self.options();
         let folder = folder::read(&options.folder, &[&options.state, &options.volumes]).map_err(unreadable)?;
         let state = state::peek(&options.state).map_err(anyhow::Error::from)?;
+        let key = state::peek_revision_key(&options.state).unwrap_or_default();
         let now = Timestamp::now();
-        Ok((plan(&folder.manifests, &state.observed, &settings(&options, now, now)), state))
+        Ok((plan(&folder.manifests, &state.observed, &settings(&options, &key, now, now)), state))
     }
 }
 

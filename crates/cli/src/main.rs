@@ -2,12 +2,15 @@
 
 mod args;
 mod crds;
+mod environment;
 mod failure;
 mod folder;
 mod output;
 mod plan;
+mod pod;
 mod protect;
 mod repo;
+mod run;
 mod shell;
 mod standalone;
 mod status;
@@ -15,14 +18,13 @@ mod table;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::args::{Args, Command};
+use crate::args::Command;
 use crate::failure::code;
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    holdfast_repository::memory::return_large_buffers();
+    let args = match environment::parse() {
         Ok(args) => args,
         Err(error) => {
             // Help and version are no errors; a wrong command line has restic's code for it, not clap's.
@@ -37,6 +39,14 @@ fn main() -> ExitCode {
         Command::Status(args) => status::run(&args, &output),
         Command::Protect(args) => protect::run(&args, &output),
         Command::Repo(repo) => repo::run(repo, &output),
+        Command::Run(args) => run::run(args, &output),
+        Command::Watch(args) => pod::watch(&args, &output),
+        Command::Backup(args) => pod::backup(&args, &output),
+        Command::Recover(args) => pod::recover(&args, &output),
+        Command::Init(args) => pod::init(&args, &output),
+        Command::UpdateRepoStatus(args) => pod::update_repo_status(&args, &output),
+        Command::UpdateRecoveryStatus(args) => pod::update_recovery_status(&args, &output),
+        Command::Wipe(args) => pod::wipe(&args, &output),
         Command::Crds => crds::run(&output),
         Command::Completions(args) => shell::completions(&args, &output),
         Command::Man(args) => shell::man(&args, &output),

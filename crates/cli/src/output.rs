@@ -1,13 +1,15 @@
 //! What people and programs see: results on standard output, everything else on standard error.
 #![expect(clippy::print_stderr, reason = "this is the module that prints")]
 
+use std::borrow::Cow;
 use std::io::{BufWriter, IsTerminal, StdoutLock, Write};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, Once, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use holdfast_repository::{Event, Monitor};
+use holdfast_store::Cancel;
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
 use serde::Serialize;
 use serde_json::json;
@@ -16,7 +18,7 @@ use crate::args::{Format, OutputArgs};
 use crate::failure::{Failure, Result, code};
 
 /// How often the figures on a terminal change.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
+pub(crate) const DRAW_EVERY: Duration = Duration::from_millis(100);
 
 /// Where a command talks to.
 #[derive(Debug, Clone, Copy)]
@@ -101,14 +103,7 @@ impl Output {
 
     /// Starts showing the progress of a long operation on a terminal; dropped, it stops.
     pub(crate) fn progress(&self, title: &'static str) -> Progress {
-        let bar = (self.terminal && !self.quiet && !self.is_json()).then(|| {
-            let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}") {
-                bar.set_style(style);
-            }
-            bar.set_prefix(title);
-            bar
-        });
+        let bar = self.has_bars().then(|| spinner(title));
         let monitor = self.monitor_beside(bar.clone());
         let (stop, stopped) = mpsc::channel();
         let thread = bar.map(|bar| {
@@ -129,8 +124,8 @@ impl Output {
                 }
             }
         };
-        let monitor = Monitor::new(print, self.verbose);
-        interrupt_on_signals(&monitor);
+        let monitor = Monitor::new(print, self.verbose).cancelled_by(interrupt());
+        interrupt_on_signals();
         monitor
     }
 
@@ -152,10 +147,9 @@ impl Output {
             return Some(json.to_string());
         }
         Some(match event {
-            Event::Error { item, message } => format!("error: {}", about(item, message)),
-            Event::Note { item, message } => format!("note: {}", about(item, message)),
-            Event::Item { action, item } => format!("{action:<9} {item}"),
-            _ => return None,
+            Event::Error { .. } => format!("error: {}", event.text()),
+            Event::Note { .. } => format!("note: {}", event.text()),
+            _ => event.text(),
         })
     }
 }
@@ -195,19 +189,24 @@ pub(crate) fn counted(count: u64, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// The message, with what it is about in front unless it says so itself.
-fn about(item: &str, message: &str) -> String {
-    if message.contains(item) { message.to_owned() } else { format!("{item}: {message}") }
+/// What Ctrl-C and SIGTERM interrupt, once there is something to monitor. Repositories are opened with it, too.
+pub(crate) fn interrupt() -> Cancel {
+    static INTERRUPT: LazyLock<Cancel> = LazyLock::new(Cancel::new);
+    INTERRUPT.clone()
 }
 
-/// Ctrl-C and SIGTERM interrupt what reports to `monitor`; a second one ends the program at once.
-fn interrupt_on_signals(monitor: &Monitor) {
-    let flag = monitor.interrupt_flag();
+/// Ctrl-C and SIGTERM interrupt what reports to a monitor; a second one ends the program at once.
+fn interrupt_on_signals() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| register(&interrupt().flag()));
+}
+
+fn register(flag: &Arc<AtomicBool>) {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         // The order matters: the first signal finds the flag down and only raises it. Where a handler cannot be had,
         // the signal ends the program, which is safe, if less polite.
-        let _ = signal_hook::flag::register_conditional_shutdown(signal, code::INTERRUPTED.into(), Arc::clone(&flag));
-        let _ = signal_hook::flag::register(signal, Arc::clone(&flag));
+        let _ = signal_hook::flag::register_conditional_shutdown(signal, code::INTERRUPTED.into(), Arc::clone(flag));
+        let _ = signal_hook::flag::register(signal, Arc::clone(flag));
     }
 }
 
@@ -232,6 +231,16 @@ impl Drop for Progress {
             let _ = thread.join();
         }
     }
+}
+
+/// A bar that shows figures of something whose end is not known.
+pub(crate) fn spinner(title: impl Into<Cow<'static, str>>) -> ProgressBar {
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}") {
+        bar.set_style(style);
+    }
+    bar.set_prefix(title);
+    bar
 }
 
 fn draw(bar: &ProgressBar, monitor: &Monitor, stopped: &mpsc::Receiver<()>) {

@@ -17,7 +17,7 @@ pub(crate) struct ProtectArgs {
     /// The folders to protect
     #[arg(required = true)]
     paths: Vec<PathBuf>,
-    /// The repository: a folder, or s3:https://HOST/BUCKET/PREFIX
+    /// The repository: a folder, s3:https://HOST/BUCKET/PREFIX, or gs:BUCKET:/PREFIX
     #[arg(long, value_name = "REPOSITORY")]
     to: String,
     /// How often, as 30m or 24h; or a cron schedule
@@ -56,8 +56,12 @@ pub(crate) fn run(args: &ProtectArgs, output: &Output) -> Result<u8> {
         return Err(Failure::with_hint(message, "choose another place for a new one, or write the manifests by hand"));
     }
     fs::create_dir_all(dir).map_err(|error| cannot_write(dir, &error))?;
-    let has_s3 = backend.get("s3").is_some();
-    let new_password = write_secret(&secret_path, &name, has_s3)?;
+    let keys: &[&str] = match (backend.get("s3"), backend.get("gcs")) {
+        (Some(_), _) => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"],
+        (_, Some(_)) => &["GOOGLE_PROJECT_ID", "GOOGLE_SERVICE_ACCOUNT_JSON_KEY"],
+        _ => &[],
+    };
+    let new_password = write_secret(&secret_path, &name, keys)?;
     let exclude = own_folder(dir, &paths)?;
     let manifest = manifest(&name, &paths, &exclude, &backend, &schedule, *keep_last)?;
     write_new(&manifest_path, manifest.as_bytes(), 0o644)?;
@@ -72,7 +76,7 @@ pub(crate) fn run(args: &ProtectArgs, output: &Output) -> Result<u8> {
             ),
             false => format!("The password in {secret} stays as it was."),
         });
-        lines.extend(has_s3.then(|| format!("Put the keys of the S3 server into {secret}.")));
+        lines.extend((!keys.is_empty()).then(|| format!("Put {} into {secret}.", keys.join(" and "))));
         lines.extend((!exclude.is_empty()).then(|| format!("{dir} itself is left out of the backup.")));
         lines.push(String::new());
         lines.push(format!("To see what it does: holdfast plan {dir}"));
@@ -149,12 +153,12 @@ fn object_name(text: &str) -> String {
     if name.is_empty() { "files".into() } else { name.trim_end_matches('-').into() }
 }
 
+const PLACES: &str = "give a folder, s3:https://HOST/BUCKET/PREFIX, or gs:BUCKET:/PREFIX";
+
 /// The backend as manifests write it, and whether a repository is known to be there.
 fn backend(to: &str, name: &str, paths: &[PathBuf]) -> Result<(serde_json::Value, bool)> {
     use holdfast_store::Location;
-    let location: Location = to.parse().map_err(|error| {
-        Failure::with_hint(format!("--to {to:?}: {error}"), "give a folder, or s3:https://HOST/BUCKET/PREFIX")
-    })?;
+    let location: Location = to.parse().map_err(|error| Failure::with_hint(format!("--to {to:?}: {error}"), PLACES))?;
     let secret = format!("{name}-repository");
     match location {
         Location::Local(path) => {
@@ -175,10 +179,10 @@ fn backend(to: &str, name: &str, paths: &[PathBuf]) -> Result<(serde_json::Value
             let s3 = json!({"endpoint": endpoint, "bucket": bucket, "prefix": prefix});
             Ok((json!({"s3": s3, "storageSecretName": secret}), false))
         }
-        other => Err(Failure::with_hint(
-            format!("--to {other}: not supported here yet"),
-            "give a folder, or s3:https://HOST/BUCKET/PREFIX",
-        )),
+        Location::Gcs { bucket, prefix } => {
+            Ok((json!({"gcs": {"bucket": bucket, "prefix": prefix}, "storageSecretName": secret}), false))
+        }
+        other => Err(Failure::with_hint(format!("--to {other}: not supported here yet"), PLACES)),
     }
 }
 
@@ -195,8 +199,8 @@ fn real(path: &Path) -> Result<PathBuf> {
     })
 }
 
-/// Writes the Secret with a new password, unless there is one: another password would lock the repository's owner out.
-fn write_secret(path: &Path, name: &str, has_s3: bool) -> Result<bool> {
+/// Writes the Secret with a new password and places for `keys`, unless there is one: another password would lock the repository's owner out.
+fn write_secret(path: &Path, name: &str, keys: &[&str]) -> Result<bool> {
     if path.exists() {
         return Ok(false);
     }
@@ -204,9 +208,8 @@ fn write_secret(path: &Path, name: &str, has_s3: bool) -> Result<bool> {
     rustix::rand::getrandom(&mut random, rustix::rand::GetRandomFlags::empty()).map_err(std::io::Error::from)?;
     let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut data = json!({"RESTIC_PASSWORD": password});
-    if has_s3 {
-        data["AWS_ACCESS_KEY_ID"] = "".into();
-        data["AWS_SECRET_ACCESS_KEY"] = "".into();
+    for key in keys {
+        data[key] = "".into();
     }
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret",

@@ -4,27 +4,24 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use clap::Args;
-use holdfast_agent::standalone::{Notice, StandaloneError, Summary, run as run_standalone};
+use holdfast_agent::standalone::{FollowError, Notice, StandaloneError, Summary, run as run_standalone};
 use holdfast_agent::state::{Outcome, Run, StateError};
 use holdfast_plan::{ObjectKey, Plan};
-use holdfast_repository::Monitor;
-use indicatif::{HumanBytes, MultiProgress, ProgressBar, ProgressStyle};
+use holdfast_repository::{Monitor, chain};
+use indicatif::{HumanBytes, MultiProgress, ProgressBar};
 use jiff::Timestamp;
 use serde_json::json;
 
 use crate::failure::{Failure, Result, code};
 use crate::folder::FolderArgs;
-use crate::output::Output;
+use crate::output::{DRAW_EVERY, Output, counted, spinner};
 use crate::status::{local, span};
 
 /// Where metrics and status are served unless told otherwise.
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9646);
 
-/// Exit codes with --once: 0 everything due was done, 1 something failed, a manifest has mistakes or nothing is protected,
-/// 3 something was saved or restored only in part, 130 stopped by a signal.
 #[derive(Debug, Args)]
 pub(crate) struct StandaloneArgs {
     #[command(flatten)]
@@ -33,7 +30,7 @@ pub(crate) struct StandaloneArgs {
     #[arg(long)]
     once: bool,
     /// Where /metrics, /healthz and /status are served [default: 127.0.0.1:9646, or any free port if that is taken]
-    #[arg(long, env = "HOLDFAST_LISTEN", conflicts_with = "once")]
+    #[arg(long, conflicts_with = "once")]
     listen: Option<SocketAddr>,
 }
 
@@ -51,15 +48,20 @@ pub(crate) fn run(args: &StandaloneArgs, output: &Output) -> Result<u8> {
         output
             .note(format!("note: {address} can be reached from other machines, and nothing there asks for a password"));
     }
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The first signal raises the flag, the second ends the program.
-        signal_hook::flag::register_conditional_shutdown(signal, code::INTERRUPTED.into(), Arc::clone(&stop))?;
-        signal_hook::flag::register(signal, Arc::clone(&stop))?;
-    }
+    let stop = stop_flag()?;
     let mut talk = Talk::new(output, args.once);
     let summary = run_standalone(&options, &stop, &mut |notice| talk.say(&notice)).map_err(failure)?;
     Ok(talk.finish(summary, args.once))
+}
+
+/// A flag that SIGINT and SIGTERM raise; the second of them ends the program.
+pub(crate) fn stop_flag() -> Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, code::INTERRUPTED.into(), Arc::clone(&stop))?;
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 fn failure(error: StandaloneError) -> Failure {
@@ -69,17 +71,14 @@ fn failure(error: StandaloneError) -> Failure {
             "one is enough: it follows changes of the folder, and `holdfast status` shows what it does"
         }
         StandaloneError::State(_) => "name a folder that this user can write to by --state",
-        StandaloneError::Listen { .. } => "choose another address by --listen; 127.0.0.1:0 takes any free port",
-        StandaloneError::Thread(_) => "does a limit of this user's processes keep it from starting threads?",
+        StandaloneError::Follow(FollowError::Listen { .. }) => {
+            "choose another address by --listen; 127.0.0.1:0 takes any free port"
+        }
+        StandaloneError::Follow(FollowError::Thread(_)) => {
+            "does a limit of this user's processes keep it from starting threads?"
+        }
     };
     Failure::new(error).hinting(hint)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(cause) => format!("{error}: {cause}"),
-        None => error.to_string(),
-    }
 }
 
 /// The address, or one with a free port if somebody else has it.
@@ -91,7 +90,7 @@ fn free_or_any(address: SocketAddr) -> SocketAddr {
 }
 
 /// Tells a person, or a program, what happens.
-struct Talk<'a> {
+pub(crate) struct Talk<'a> {
     output: &'a Output,
     once: bool,
     bars: Option<MultiProgress>,
@@ -100,7 +99,7 @@ struct Talk<'a> {
 }
 
 impl<'a> Talk<'a> {
-    fn new(output: &'a Output, once: bool) -> Self {
+    pub(crate) fn new(output: &'a Output, once: bool) -> Self {
         let bars = output.has_bars().then(MultiProgress::new);
         Self { output, once, bars, running: BTreeMap::new(), told_how_to_look: false }
     }
@@ -120,7 +119,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn say(&mut self, notice: &Notice<'_>) {
+    pub(crate) fn say(&mut self, notice: &Notice<'_>) {
         if self.output.is_json() {
             return self.say_json(notice);
         }
@@ -186,11 +185,7 @@ impl<'a> Talk<'a> {
     fn started(&mut self, id: &str, object: &ObjectKey, monitor: &Monitor) {
         let done = Arc::new(AtomicBool::new(false));
         let bar = self.bars.as_ref().map(|bars| {
-            let bar = bars.add(ProgressBar::new_spinner());
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}") {
-                bar.set_style(style);
-            }
-            bar.set_prefix(object.to_string());
+            let bar = bars.add(spinner(object.to_string()));
             let (moving, monitor, done) = (bar.clone(), monitor.clone(), Arc::clone(&done));
             std::thread::spawn(move || {
                 while !done.load(Ordering::Relaxed) {
@@ -201,7 +196,7 @@ impl<'a> Talk<'a> {
                         HumanBytes(counters.bytes.load(Ordering::Relaxed))
                     ));
                     moving.tick();
-                    std::thread::sleep(Duration::from_millis(100));
+                    std::thread::sleep(DRAW_EVERY);
                 }
             });
             bar
@@ -223,14 +218,14 @@ impl<'a> Talk<'a> {
         self.clear(id);
         let seconds = run.duration().as_secs_f64();
         let what = if object.kind == "Recovery" { "recovered from" } else { "saved" };
-        let done = format!("{}, {}", count(run.files, "file", "files"), HumanBytes(run.bytes));
+        let done = format!("{}, {}", counted(run.files, "file"), HumanBytes(run.bytes));
         let snapshots = run.snapshots.join(", ");
         let more = match (run.forgotten, run.kept) {
             (0, 0) => String::new(),
             (0, kept) => format!(
                 "; left as they are, not older than in the snapshot: {kept} (`overwriteNewer: true` replaces such files)"
             ),
-            (forgotten, _) => format!(", {} removed", count(forgotten, "old snapshot", "old snapshots")),
+            (forgotten, _) => format!(", {} removed", counted(forgotten, "old snapshot")),
         };
         let text = match run.outcome {
             Outcome::Succeeded if object.kind == "Recovery" => {

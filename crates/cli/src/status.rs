@@ -1,7 +1,5 @@
 //! `status`: a table of what is protected, and how well.
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 use holdfast_agent::state::RepositoryState;
 use holdfast_agent::status::{BackupStatus, Status};
@@ -22,8 +20,7 @@ pub(crate) struct StatusArgs {
 pub(crate) fn run(args: &StatusArgs, output: &Output) -> Result<u8> {
     let (plan, state) = args.folder.plan()?;
     let now = Timestamp::now();
-    let running: BTreeSet<String> = state.running.keys().cloned().collect();
-    let status = Status::new(&plan, &state, &running, now);
+    let status = Status::new(&plan, &state, now);
     output.result(&status, || text(&status, now))?;
     Ok(if status.errors.is_empty() { code::SUCCESS } else { code::FAILED })
 }

@@ -68,7 +68,7 @@ pub(crate) struct BackupArgs {
     /// Write no snapshot when nothing differs from the parent
     #[arg(long)]
     skip_if_unchanged: bool,
-    /// How many files are read at once [default: the number of cores]
+    /// How many small files are read at once [default: the number of cores, and 4 at least]
     #[arg(long, value_name = "N", env = "RESTIC_READ_CONCURRENCY")]
     read_concurrency: Option<usize>,
     /// Nothing: sizes are not counted beforehand

@@ -24,7 +24,7 @@ pub(crate) fn run(repo: &RepoArgs, args: &CheckArgs, output: &Output) -> Result<
     let repository = repo.open()?;
     let options = CheckOptions {
         read_data: if args.read_data { ReadData::All } else { args.read_data_subset.unwrap_or_default() },
-        lock: repo.lock_options(),
+        lock: repo.read_lock_options(),
     };
     let progress = output.progress("checking");
     let report = check(&repository, &options, progress.monitor())?;

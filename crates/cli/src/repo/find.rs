@@ -16,7 +16,7 @@ use super::patterns;
 use super::selection::{SelectionArgs, select_all};
 use super::snapshots::local_time;
 use crate::failure::Result;
-use crate::output::{Lines, Output};
+use crate::output::{Lines, Output, counted};
 
 #[derive(Debug, Args)]
 pub(crate) struct FindArgs {
@@ -84,7 +84,7 @@ pub(crate) fn run(repo: &RepoArgs, args: FindArgs, output: &Output) -> Result<u8
     if output.is_json() {
         output.result(&hits.json(), String::new)?;
     } else if hits.count == 0 {
-        output.note(format!("nothing found in {} snapshots", snapshots.len()));
+        output.note(format!("nothing found in {}", counted(snapshots.len() as u64, "snapshot")));
     }
     super::complete(&monitor)
 }

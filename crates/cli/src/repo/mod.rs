@@ -2,11 +2,13 @@
 
 mod backup;
 mod check;
+mod copy;
 mod diff;
 mod dump;
 mod files_from;
 mod find;
 mod forget;
+mod from_repo;
 mod init;
 mod key;
 mod ls;
@@ -41,7 +43,8 @@ Exit codes:
   130  stopped by Ctrl-C or SIGTERM
 
 Storage on S3 is asked with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_DEFAULT_REGION, or \
-what AWS_PROFILE names.";
+what AWS_PROFILE names; Google Cloud Storage with GOOGLE_ACCESS_TOKEN, the file GOOGLE_APPLICATION_CREDENTIALS, or \
+what gcloud or the machine has, and GOOGLE_PROJECT_ID where a bucket is to be made.";
 
 #[derive(Debug, Args)]
 #[command(after_help = EXIT_CODES, mut_subcommands = |command| command.after_help(EXIT_CODES))]
@@ -82,6 +85,10 @@ enum Action {
     Tag(tag::TagArgs),
     /// Check whether everything is there and undamaged
     Check(check::CheckArgs),
+    /// Copy snapshots of another repository into this one
+    ///
+    /// A snapshot that was copied before is not copied again, and data that is there already is not written again.
+    Copy(copy::CopyArgs),
     /// Remove snapshots, by a policy or by name
     Forget(forget::ForgetArgs),
     /// Remove data that no snapshot needs
@@ -107,6 +114,7 @@ pub(crate) fn run(command: RepoCommand, output: &Output) -> Result<u8> {
         Action::Tag(args) => tag::run(&repo, args, output),
         Action::Restore(args) => restore::run(&repo, args, output),
         Action::Check(args) => check::run(&repo, &args, output),
+        Action::Copy(args) => copy::run(&repo, &args, output),
         Action::Forget(args) => forget::run(&repo, args, output),
         Action::Prune(args) => prune::run(&repo, &args, output),
         Action::Unlock(args) => unlock::run(&repo, &args, output),

@@ -12,12 +12,13 @@ use holdfast_store::{Access, ErrorKind, Location, Store};
 
 use super::password::PasswordArgs;
 use crate::failure::{Failure, Result};
+use crate::output::interrupt;
 
 /// The repository and how to open it.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Repository")]
 pub(crate) struct RepoArgs {
-    /// The repository: a folder, or s3:https://HOST/BUCKET/PREFIX
+    /// The repository: a folder, s3:https://HOST/BUCKET/PREFIX, or gs:BUCKET:/PREFIX
     #[arg(short, long, global = true, env = "RESTIC_REPOSITORY")]
     repo: Option<String>,
     /// A file that holds the repository's location
@@ -99,7 +100,7 @@ impl RepoArgs {
     }
 
     pub(crate) fn lock_options(&self) -> LockOptions {
-        LockOptions { wait: self.retry_lock }
+        LockOptions { wait: self.retry_lock, ..LockOptions::default() }
     }
 
     /// The lock of a command that only reads; none with `--no-lock`.
@@ -130,7 +131,7 @@ impl RepoArgs {
 
     pub(crate) fn access(&self) -> Result<Access> {
         let ca_pem = self.cacert.as_ref().map(|path| read(path, "certificate")).transpose()?;
-        Ok(Access { ca_pem, ..Access::default() })
+        Ok(Access { ca_pem, cancel: interrupt(), ..Access::default() })
     }
 }
 

@@ -43,6 +43,9 @@ pub(crate) struct RestoreArgs {
     /// Give files to the users and groups of the names in the snapshot, not of the numbers
     #[arg(long)]
     ownership_by_name: bool,
+    /// Give the target itself the owner, permissions, attributes and times of FOLDER
+    #[arg(long)]
+    target_metadata: bool,
     #[command(flatten)]
     patterns: PatternArgs,
     #[command(flatten)]
@@ -56,25 +59,25 @@ struct PatternArgs {
     #[arg(short, long, value_name = "PATTERN")]
     include: Vec<String>,
     /// As --include, whatever the case
-    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["include", "include_file"])]
+    #[arg(long, value_name = "PATTERN")]
     iinclude: Vec<String>,
     /// A file of patterns, one a line
     #[arg(long, value_name = "FILE")]
     include_file: Vec<PathBuf>,
     /// As --include-file, whatever the case
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["include", "include_file"])]
+    #[arg(long, value_name = "FILE")]
     iinclude_file: Vec<PathBuf>,
     /// Not what matches; may be given several times
     #[arg(short, long, value_name = "PATTERN")]
     exclude: Vec<String>,
     /// As --exclude, whatever the case
-    #[arg(long, value_name = "PATTERN", conflicts_with_all = ["exclude", "exclude_file"])]
+    #[arg(long, value_name = "PATTERN")]
     iexclude: Vec<String>,
     /// A file of patterns, one a line
     #[arg(long, value_name = "FILE")]
     exclude_file: Vec<PathBuf>,
     /// As --exclude-file, whatever the case
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["exclude", "exclude_file"])]
+    #[arg(long, value_name = "FILE")]
     iexclude_file: Vec<PathBuf>,
 }
 
@@ -92,11 +95,19 @@ enum OverwriteArg {
 
 pub(crate) fn run(repo: &RepoArgs, args: RestoreArgs, output: &Output) -> Result<u8> {
     let start = Instant::now();
-    let options = args.options(repo)?;
+    let mut options = args.options(repo)?;
     let repository = repo.open()?;
     let progress = output.progress("restoring");
     let selected = select(&repository, &args.snapshot, &args.selection.filter())?;
     let saved = &selected.saved;
+    if args.target_metadata {
+        options.target_metadata = Some(selected.entry(&repository)?.ok_or_else(|| {
+            Failure::with_hint(
+                "--target-metadata: a whole snapshot has no metadata of its own",
+                "name a folder in it, as latest:/home",
+            )
+        })?);
+    }
     output.note(format!(
         "restoring snapshot {} of {} at {} to {}",
         saved.id.short(),
@@ -146,8 +157,8 @@ impl RestoreArgs {
             iexclude_file,
         } = &self.patterns;
         Ok(RestoreOptions {
-            include: one_list((include, include_file), (iinclude, iinclude_file))?,
-            exclude: one_list((exclude, exclude_file), (iexclude, iexclude_file))?,
+            include: lists((include, include_file), (iinclude, iinclude_file))?,
+            exclude: lists((exclude, exclude_file), (iexclude, iexclude_file))?,
             overwrite: match self.overwrite {
                 OverwriteArg::Always => Overwrite::Always,
                 OverwriteArg::IfChanged => Overwrite::IfChanged,
@@ -167,15 +178,12 @@ impl RestoreArgs {
 
 type Given<'a> = (&'a [String], &'a [PathBuf]);
 
-/// The patterns of the form that was used; a list has one rule for the case of letters.
-fn one_list(sensitive: (&Vec<String>, &Vec<PathBuf>), ignoring: (&Vec<String>, &Vec<PathBuf>)) -> Result<PatternList> {
-    let collect = |(given, files): Given<'_>| patterns::collect(given, files);
-    let ignored = collect((ignoring.0, ignoring.1))?;
-    if ignored.is_empty() {
-        patterns::list(&collect((sensitive.0, sensitive.1))?, Case::Sensitive)
-    } else {
-        patterns::list(&ignored, Case::Ignored)
-    }
+/// A list for each rule for the case of letters.
+fn lists(sensitive: Given<'_>, ignoring: Given<'_>) -> Result<Vec<PatternList>> {
+    [(sensitive, Case::Sensitive), (ignoring, Case::Ignored)]
+        .into_iter()
+        .map(|((given, files), case)| patterns::list(&patterns::collect(given, files)?, case))
+        .collect()
 }
 
 fn owners_by_name() -> Owners {

@@ -7,13 +7,13 @@ use holdfast_repository::format::snapshot::{GroupBy, GroupKey};
 use holdfast_repository::format::time::Timestamp;
 use holdfast_repository::snapshots::{SavedSnapshot, group};
 use indicatif::HumanBytes;
-use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use super::open::RepoArgs;
 use super::selection::{SelectionArgs, select_all};
 use crate::failure::Result;
 use crate::output::{Output, counted};
+use crate::status::local;
 use crate::table::{number, render, table};
 
 #[derive(Debug, Args)]
@@ -135,7 +135,7 @@ pub(crate) fn snapshot_table<'a>(
 /// The time on a clock here.
 pub(crate) fn local_time(time: Timestamp) -> String {
     match time.instant() {
-        Some(instant) => instant.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M:%S").to_string(),
+        Some(instant) => local(instant),
         None => time.to_string(),
     }
 }

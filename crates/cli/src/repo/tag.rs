@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::open::RepoArgs;
 use super::selection::{SelectionArgs, not_selected};
-use crate::failure::{Failure, Result, code};
+use crate::failure::{Failure, Result};
 use crate::output::{Output, counted};
 
 #[derive(Debug, Args)]
@@ -49,6 +49,5 @@ pub(crate) fn run(repo: &RepoArgs, args: TagArgs, output: &Output) -> Result<u8>
     output.result(&json!({"message_type": "summary", "changed_snapshots": count}), || {
         format!("changed {}", counted(count as u64, "snapshot"))
     })?;
-    super::complete(&monitor)?;
-    Ok(code::SUCCESS)
+    super::complete(&monitor)
 }

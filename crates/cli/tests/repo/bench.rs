@@ -68,7 +68,10 @@ impl Bench {
     fn set_up(&self, command: &mut Command) {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
-            if ["RESTIC_", "HOLDFAST_", "AWS_"].iter().any(|prefix| name.starts_with(prefix)) {
+            if ["RESTIC_", "HOLDFAST_", "AWS_", "GOOGLE_", "STORAGE_EMULATOR_HOST"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            {
                 command.env_remove(&*name);
             }
         }

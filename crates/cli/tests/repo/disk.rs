@@ -92,6 +92,8 @@ fn a_read_only_repository_is_read_without_a_lock() {
     bench.holdfast(&["snapshots"]).ended(1).said(&["Read-only file system", "--no-lock"]);
     bench.holdfast(&["snapshots", "--no-lock"]).succeeded();
     bench.holdfast(&["ls", "latest", "--no-lock"]).succeeded();
+    bench.holdfast(&["check"]).ended(1).said(&["Read-only file system", "--no-lock"]);
+    bench.holdfast(&["check", "--no-lock", "--read-data"]).succeeded();
     let target = bench.dir.path().join("restored");
     bench.holdfast(&["restore", "latest", "--no-lock", "--target", target.to_str().unwrap()]).succeeded();
     assert_same(&bench.data(), &below(&target, &bench.data()));

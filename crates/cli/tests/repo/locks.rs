@@ -65,10 +65,31 @@ fn the_lock_of_a_dead_holdfast_is_removed_and_said_so() {
 }
 
 #[test]
-fn the_lock_of_a_dead_restic_is_removed_and_said_so() {
+fn the_lock_of_a_dead_restic_is_for_a_person_to_remove() {
     let bench = Bench::new(2);
-    let holder = bench.start_locked(bench.restic_command(&["backup", "--stdin"]));
-    check_dead(&bench, holder);
+    let mut holder = bench.start_locked(bench.restic_command(&["backup", "--stdin"]));
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    // Its lock does not say in which container its process was: only a person can.
+    bench.holdfast(&["prune"]).ended(11).said(&["locked", "unlock"]);
+    let run = bench.holdfast(&["unlock"]).succeeded();
+    assert!(run.stdout.contains("its process is gone"), "{}", run.stdout);
+    bench.holdfast(&["prune"]).succeeded();
+    bench.assert_clean();
+}
+
+#[test]
+fn restic_knows_a_dead_holdfast_by_its_lock() {
+    let bench = Bench::new(2);
+    let mut holder = bench.start_locked(bench.command(&["backup", "--stdin"]));
+    let lock = bench.files("locks")[0].file_name().unwrap().to_str().unwrap().to_owned();
+    bench.restic(&["cat", "lock", &lock]).succeeded();
+    bench.restic(&["unlock"]).succeeded();
+    assert_eq!(bench.files("locks").len(), 1, "it lives");
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    bench.restic(&["unlock"]).succeeded();
+    assert!(bench.files("locks").is_empty());
 }
 
 #[test]

@@ -3,8 +3,10 @@
 
 mod answers;
 mod bench;
+mod copy;
 mod disk;
 mod exit_codes;
+mod gcs;
 mod locks;
 mod passwords;
 mod round_trip;

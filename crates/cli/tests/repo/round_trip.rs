@@ -1,5 +1,7 @@
 //! What one program backs up, the other restores; in both formats, both ways.
 
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
 use crate::bench::{Bench, assert_same, below, noise};
 
 #[track_caller]
@@ -94,6 +96,36 @@ fn a_restore_is_a_part_or_a_dry_run_or_removes_what_is_too_much() {
     bench.holdfast(&["restore", &id, "--target", part.to_str().unwrap(), "--iinclude", "TEX?"]).succeeded();
     let data = below(&part, &bench.data());
     assert!(data.join("folder/text").exists() && !data.join("large").exists() && !data.join("folder/deep").exists());
+
+    for (number, flags) in [
+        &["--include", "text", "--iinclude", "LARGE"][..],
+        &["--iinclude", "TEXT", "--include", "large", "--include", "LINK"],
+        &["--exclude", "large", "--iexclude", "TEXT"],
+        &["--iexclude", "LARGE", "--exclude", "deep", "--exclude", "TEXT"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let [ours, theirs] = ["ours", "theirs"].map(|whose| bench.dir.path().join(format!("{whose}-{number}")));
+        let args = |target: &std::path::Path| {
+            [&["restore", &id, "--target", target.to_str().unwrap()], flags].concat().join("\n")
+        };
+        bench.holdfast(&args(&ours).lines().collect::<Vec<_>>()).succeeded();
+        bench.restic(&args(&theirs).lines().collect::<Vec<_>>()).succeeded();
+        assert_same(&below(&theirs, &bench.data()), &below(&ours, &bench.data()));
+    }
+
+    let itself = bench.dir.path().join("itself");
+    std::fs::set_permissions(bench.data().join("folder"), std::fs::Permissions::from_mode(0o711)).unwrap();
+    let folder = format!("{}:{}", bench.backup(&[]), bench.data().join("folder").display());
+    let to_itself = ["--target", itself.to_str().unwrap()];
+    let looks = |path: &std::path::Path| path.metadata().map(|it| (it.mode() & 0o7777, it.mtime())).unwrap();
+    bench.holdfast(&[&["restore", &*folder][..], &to_itself].concat()).succeeded();
+    assert_ne!(looks(&itself).0, 0o711);
+    bench.holdfast(&[&["restore", &*folder, "--target-metadata"][..], &to_itself].concat()).succeeded();
+    assert_eq!(looks(&itself), looks(&bench.data().join("folder")));
+    let whole = ["restore", &*id, "--target-metadata", "--target", target_text];
+    bench.holdfast(&whole).ended(1).said(&["no metadata of its own", "hint:"]);
 
     bench.holdfast(&["restore", "latest:/nowhere", "--target", target_text]).ended(1).said(&["nowhere", "hint:"]);
 }

@@ -101,7 +101,10 @@ impl Machine {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy().into_owned();
-            if ["RESTIC_", "HOLDFAST_", "AWS_"].iter().any(|prefix| name.starts_with(prefix)) {
+            if ["RESTIC_", "HOLDFAST_", "AWS_", "GOOGLE_", "STORAGE_EMULATOR_HOST"]
+                .iter()
+                .any(|prefix| name.starts_with(prefix))
+            {
                 command.env_remove(name);
             }
         }
@@ -226,7 +229,7 @@ impl Restic {
 
 /// A tool that `cargo xtask tools` has installed, or the one that `HOLDFAST_<NAME>` names.
 pub(crate) fn tool(name: &str) -> PathBuf {
-    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase())).map(PathBuf::from);
+    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase().replace('-', "_"))).map(PathBuf::from);
     let path = named.unwrap_or_else(|| {
         let cache = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
         let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/holdfast"));

@@ -5,7 +5,9 @@
 
 mod backup;
 mod commands;
+mod environment;
 mod failure;
+mod gcs;
 mod machine;
 mod manifest;
 mod protect;
