@@ -48,7 +48,7 @@ impl Cache {
         let file = File::create(&path).with_context(|| format!("cannot create {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => eprintln!("{name}: waiting for another process that installs it"),
+            Err(TryLockError::WouldBlock) => eprintln!("{name}: waiting for another process that works on it"),
             Err(TryLockError::Error(error)) => {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use anyhow::{Context, Result, bail};
 
@@ -26,6 +27,17 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote something that is not UTF-8"))
 }
 
+/// Runs to the end and returns what it wrote to stdout; its stderr is the caller's own terminal.
+pub(crate) fn stdout(command: &mut Command) -> Result<String> {
+    let line = describe(command);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = output.with_context(|| format!("cannot start `{line}`"))?;
+    if !output.status.success() {
+        bail!("`{line}` failed: {}", output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("`{line}` wrote something that is not UTF-8"))
+}
+
 /// The command as a person would type it, without its environment.
 pub(crate) fn describe(command: &Command) -> String {
     std::iter::once(command.get_program())
@@ -39,6 +51,21 @@ pub(crate) fn describe(command: &Command) -> String {
 pub(crate) fn tail(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+static THIS: OnceLock<PathBuf> = OnceLock::new();
+
+/// Remembers where this program is, before a stage lets cargo build the workspace: cargo then puts a new file in its
+/// place, and Linux calls the program that still runs `xtask (deleted)`.
+pub(crate) fn remember_this() -> Result<()> {
+    let path = std::env::current_exe().context("cannot tell which program this is")?;
+    THIS.set(path).ok().context("this program is remembered once")
+}
+
+/// This program again.
+pub(crate) fn this() -> &'static PathBuf {
+    #[expect(clippy::expect_used, reason = "`main` begins with it")]
+    THIS.get().expect("main remembers where the program is")
 }
 
 /// Where a program is found: on PATH, then in the folders that installers use without adding them to it.

@@ -1,13 +1,15 @@
 //! `cargo xtask`: what the project needs beside its own code.
 //!
 //! `tools` installs what tests use, `test` is the one command that says whether a checkout is good, `bench` measures
-//! against restic. It never becomes part of the product: nothing imports it and it imports nothing of ours.
+//! the engine and the operator. It never becomes part of the product: nothing imports it and it imports nothing of ours.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this program talks to the person who runs it")]
 
 mod bench;
 mod cache;
+mod cluster;
 mod command;
 mod house;
+mod image;
 mod test;
 mod tools;
 
@@ -28,16 +30,27 @@ enum Task {
     Tools(tools::Arguments),
     /// Run every check of the project, or only the named stages
     Test(test::Arguments),
-    /// Measure against the tools people use today
+    /// Pack container images: the product's, and those of test clusters
+    Image(image::Arguments),
+    /// A Kubernetes of its own on this machine
+    #[command(subcommand)]
+    Cluster(cluster::Task),
+    /// Measure the engine against restic, and the operator on a cluster
     #[command(subcommand)]
     Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
+    if let Err(error) = command::remember_this() {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
     let result = match Arguments::parse().task {
         Task::Tools(arguments) => tools::run(&arguments),
         Task::Test(arguments) => return test::run(&arguments),
+        Task::Image(arguments) => image::run(&arguments),
         Task::Bench(bench) => bench::run(&bench),
+        Task::Cluster(task) => cluster::run(&task),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -276,15 +276,20 @@ fn compare(source: &Path, restored: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The release binary: `HOLDFAST_BIN`, or built now.
-fn holdfast() -> Result<PathBuf> {
-    if let Some(program) = std::env::var_os("HOLDFAST_BIN") {
-        return std::path::absolute(program).context("HOLDFAST_BIN");
+/// The program that is measured: the one in `HOLDFAST_BIN`, or it is built.
+pub(super) fn holdfast() -> Result<PathBuf> {
+    match std::env::var_os("HOLDFAST_BIN") {
+        Some(program) => std::path::absolute(program).context("HOLDFAST_BIN"),
+        None => built("holdfast"),
     }
-    eprintln!("building holdfast for release");
+}
+
+/// Builds the program of a package for release.
+pub(super) fn built(package: &str) -> Result<PathBuf> {
+    eprintln!("building {package} for release");
     let messages = command::output(
         cargo()
-            .args(["build", "--release", "--locked", "--package", "holdfast", "--message-format=json"])
+            .args(["build", "--release", "--locked", "--package", package, "--message-format=json"])
             .current_dir(root()),
     )?;
     messages

@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: measurements against the tools people use today. Each makes its own data, runs both sides in
-//! turn in the same run on the same machine, and checks what they produced: a fast wrong answer is an error.
+//! `cargo xtask bench`: measurements. The engine against the tools people use today: it makes its own data, runs both
+//! sides in turn in the same run on the same machine, and checks what they produced: a fast wrong answer is an error. The
+//! operator against thousands of objects on a cluster of its own.
 
 mod data;
 mod engine;
 mod measure;
+mod operator;
 mod report;
 
 use anyhow::Result;
@@ -13,11 +15,14 @@ use anyhow::Result;
 pub(crate) enum Bench {
     /// The engine against restic: init, backups, restore, check and prune
     Engine(engine::Arguments),
+    /// The operator: thousands of objects on a cluster of its own
+    Operator(operator::Arguments),
 }
 
 /// The task itself.
 pub(crate) fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Engine(arguments) => engine::run(arguments),
+        Bench::Operator(arguments) => operator::run(arguments),
     }
 }

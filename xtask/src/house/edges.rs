@@ -51,6 +51,12 @@ const LAYERS: &[Layer] = &[
         uses: &["holdfast-api", "holdfast-plan", "holdfast-store", "holdfast-repository", "holdfast-sources"],
         never: &["clap", "indicatif"],
     },
+    // It decides; what it decides about is opened by the agents.
+    Layer {
+        name: "holdfast-operator",
+        uses: &["holdfast-api", "holdfast-plan"],
+        never: &["clap", "indicatif", "object_store", "rand"],
+    },
     Layer {
         name: "holdfast",
         uses: &[
@@ -60,9 +66,14 @@ const LAYERS: &[Layer] = &[
             "holdfast-repository",
             "holdfast-sources",
             "holdfast-agent",
+            "holdfast-operator",
         ],
         never: &[],
     },
+    // It looks at the product from outside, as a user of the cluster.
+    Layer { name: "holdfast-e2e", uses: &[], never: &[] },
+    // It measures the operator, from outside and its judgement alone.
+    Layer { name: "holdfast-bench", uses: &["holdfast-operator"], never: &[] },
     Layer { name: "xtask", uses: &[], never: &[] },
 ];
 

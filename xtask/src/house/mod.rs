@@ -1,9 +1,10 @@
 //! House rules that no compiler and no linter holds: which crate may use which ([`edges`]), what a file may hold
-//! ([`text`]), and whether documents link to what is there ([`links`]). Each rule is a function from what it looks at
-//! to its findings; only this file reads the checkout.
+//! ([`text`]), whether documents link to what is there ([`links`]), and whether each reason of a condition is told
+//! ([`reasons`]). Each rule is a function from what it looks at to its findings; only this file reads the checkout.
 
 mod edges;
 mod links;
+mod reasons;
 mod text;
 
 use std::collections::BTreeSet;
@@ -56,12 +57,16 @@ pub(crate) fn check() -> Result<Vec<Finding>> {
         findings.extend(edges::check_tree(name, banned, &tree));
     }
     let files = files()?;
+    let told = fs::read_to_string(root().join(reasons::DOCUMENT)).with_context(|| reasons::DOCUMENT)?;
     for path in &files {
         // What is not UTF-8 is data, not source.
         let Ok(content) = fs::read_to_string(root().join(path)) else { continue };
         findings.extend(text::check(path, &content));
         if path.ends_with(".md") {
             findings.extend(links::check(path, &content, &files));
+        }
+        if reasons::SOURCES.iter().any(|source| path.starts_with(source)) {
+            findings.extend(reasons::check(path, &content, &told));
         }
     }
     Ok(findings)

@@ -2,6 +2,7 @@
 //! fails ends it; at the end stand the test runners' own summaries, the time of each stage, and as the last line
 //! `N passed, N failed`. Nothing is ever skipped because it is missing.
 
+mod e2e;
 mod runner;
 
 use std::path::Path;
@@ -19,12 +20,22 @@ use runner::Summary;
 
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
+    #[command(subcommand)]
+    one: Option<One>,
     /// Only these stages, in their usual order
     stages: Vec<Stage>,
     /// Show the stages and run nothing
     #[arg(long)]
     list: bool,
+}
+
+/// A stage that takes arguments when it runs alone.
+#[derive(clap::Subcommand)]
+enum One {
+    /// The tests on a real Kubernetes, or some of them
+    E2e(e2e::Arguments),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -39,14 +50,19 @@ enum Stage {
     Deny,
     /// Which crate may use which, and what a source file may hold
     House,
-    /// Unit, oracle and end-to-end tests
+    /// The CSI driver of test clusters: gofmt, vet, its tests; needs root
+    Go,
+    /// Every test that needs no cluster: unit, oracle, the program on one machine
     Test,
+    /// Tests on a real Kubernetes, which it starts; needs root
+    E2e,
     /// Known vulnerabilities; fetches the advisory database, so it runs only when named
     Advisories,
 }
 
 /// What runs when no stage is named.
-const ALL: [Stage; 6] = [Stage::Tools, Stage::Fmt, Stage::Clippy, Stage::Deny, Stage::House, Stage::Test];
+const ALL: [Stage; 8] =
+    [Stage::Tools, Stage::Fmt, Stage::Clippy, Stage::Deny, Stage::House, Stage::Go, Stage::Test, Stage::E2e];
 
 /// How one stage ended.
 struct Outcome {
@@ -65,10 +81,14 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
     }
     let mut summary = Summary::default();
     let mut outcomes = Vec::new();
-    for stage in chosen(&arguments.stages) {
+    let (stages, e2e) = match &arguments.one {
+        Some(One::E2e(e2e)) => (vec![Stage::E2e], e2e),
+        None => (chosen(&arguments.stages), &e2e::Arguments::default()),
+    };
+    for stage in stages {
         eprintln!("\n=== {} ===", stage.name());
         let start = Instant::now();
-        let result = stage.run(&mut summary);
+        let result = stage.run(e2e, &mut summary);
         if let Err(error) = &result {
             eprintln!("error: {error:#}");
         }
@@ -99,7 +119,7 @@ impl Stage {
         self.to_possible_value().and_then(|value| value.get_help().map(ToString::to_string)).unwrap_or_default()
     }
 
-    fn run(self, summary: &mut Summary) -> Result<()> {
+    fn run(self, e2e: &e2e::Arguments, summary: &mut Summary) -> Result<()> {
         let cache = Cache::open()?;
         match self {
             Self::Tools => tools::install(&cache, &tools::FOR_TESTS),
@@ -120,7 +140,9 @@ impl Stage {
                 findings.iter().for_each(|finding| eprintln!("{finding}"));
                 if findings.is_empty() { Ok(()) } else { bail!("{} house rules broken", findings.len()) }
             }
+            Self::Go => tools::check_csi_driver(),
             Self::Test => runner::cargo_test(workspace(cargo()), &mut std::io::stdout(), summary),
+            Self::E2e => e2e::run(e2e, &mut std::io::stdout(), summary),
         }
     }
 }

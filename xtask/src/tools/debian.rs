@@ -21,12 +21,28 @@ pub(super) const TESTS: &[Package] = &[
     Package { name: "acl", program: "setfacl" },
     Package { name: "attr", program: "setfattr" },
     Package { name: "rsync", program: "rsync" },
+    Package { name: "openssl", program: "openssl" },
 ];
 
 /// What the benchmark's data comes from.
 pub(super) const BENCH: &[Package] = &[
     Package { name: "postgresql-15", program: "/usr/lib/postgresql/15/bin/initdb" },
     Package { name: "rsync", program: "rsync" },
+];
+
+/// What a node of the test cluster is made of, beside Kubernetes itself.
+pub(super) const NODES: &[Package] = &[
+    Package { name: "containerd", program: "containerd" },
+    Package { name: "runc", program: "runc" },
+    Package { name: "containernetworking-plugins", program: "/usr/lib/cni/ptp" },
+    Package { name: "iproute2", program: "ip" },
+    Package { name: "iptables", program: "iptables" },
+    Package { name: "conntrack", program: "conntrack" },
+    Package { name: "util-linux", program: "nsenter" },
+    Package { name: "mount", program: "mount" },
+    Package { name: "socat", program: "socat" },
+    Package { name: "curl", program: "curl" },
+    Package { name: "busybox-static", program: "busybox" },
 ];
 
 /// Installs those of `packages` that are missing.

@@ -1,6 +1,7 @@
 //! `cargo xtask tools`: puts what the tests and benchmarks use into the cache. Each step is idempotent, says one line
 //! when it works and nothing when there is nothing to do; two runs at once take turns. Never touches the checkout.
 
+pub(crate) mod archive;
 mod debian;
 mod golang;
 mod restic;
@@ -14,11 +15,16 @@ use clap::ValueEnum;
 
 use crate::cache::Cache;
 use crate::command;
+pub(crate) use golang::check_csi_driver;
 
-/// The versions of everything that is built from source. The Go ones are also in `xtask/go/*/go.mod`; a test compares.
-const RCLONE: &str = "v1.75.1";
-const MINIO: &str = "v0.0.0-20260212201848-7aac2a2c5b7c";
+/// The version of cargo-deny; those of Go programs stand in [`golang`].
 const CARGO_DENY: &str = "0.20.2";
+
+/// The name of the CSI driver's program in the cache.
+pub(crate) const CSI_DRIVER: &str = "csi-driver";
+
+/// The file in the cache that holds the resource definitions of VolumeSnapshots.
+pub(crate) const SNAPSHOT_DEFINITIONS: &str = "snapshot-definitions.yaml";
 
 /// Arguments of `cargo xtask tools`.
 #[derive(clap::Args)]
@@ -38,14 +44,59 @@ pub(crate) enum Tool {
     Rclone,
     /// MinIO, the other S3 server of the store's tests
     Minio,
+    /// fake-gcs-server, the emulator of Google Cloud Storage of the store's tests
+    FakeGcsServer,
     /// cargo-deny, for the `deny` stage
     CargoDeny,
     /// PostgreSQL 15 as a package, for `cargo xtask bench engine`
     Postgresql,
+    /// Debian packages of the test cluster's nodes: containerd, runc, CNI plugins, iptables
+    NodePackages,
+    /// Kubernetes and kubectl
+    Kubernetes,
+    /// etcd, where the API server keeps its objects
+    Etcd,
+    /// CoreDNS
+    Coredns,
+    /// The CSI driver, provisioner, resizer and snapshotter, the snapshot controller and its resource definitions
+    Csi,
+    /// Helm
+    Helm,
+    /// toxiproxy, which delays and refuses connections
+    Toxiproxy,
+    /// kwok, which makes nodes and pods that exist in the API only
+    Kwok,
 }
 
 /// What `cargo xtask test` needs.
-pub(crate) const FOR_TESTS: [Tool; 5] = [Tool::Packages, Tool::Restic, Tool::Rclone, Tool::Minio, Tool::CargoDeny];
+pub(crate) const FOR_TESTS: [Tool; 14] = [
+    Tool::Packages,
+    Tool::Restic,
+    Tool::Rclone,
+    Tool::Minio,
+    Tool::FakeGcsServer,
+    Tool::CargoDeny,
+    Tool::NodePackages,
+    Tool::Kubernetes,
+    Tool::Etcd,
+    Tool::Coredns,
+    Tool::Csi,
+    Tool::Helm,
+    Tool::Toxiproxy,
+    Tool::Kwok,
+];
+
+/// What a test cluster needs.
+pub(crate) const FOR_CLUSTER: [Tool; 8] = [
+    Tool::NodePackages,
+    Tool::Kubernetes,
+    Tool::Etcd,
+    Tool::Coredns,
+    Tool::Csi,
+    Tool::Helm,
+    Tool::Toxiproxy,
+    Tool::Kwok,
+];
 
 /// The restic to run: the one that `HOLDFAST_RESTIC` names, else the installed one.
 pub(crate) fn restic(cache: &Cache) -> PathBuf {
@@ -60,7 +111,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<()> {
 
 /// Makes sure that all of `tools` are there; the first that cannot be installed ends it.
 pub(crate) fn install(cache: &Cache, tools: &[Tool]) -> Result<()> {
-    tools.iter().try_for_each(|&tool| install_one(cache, tool))
+    tools.iter().try_for_each(|&tool| install_one(cache, tool))?;
+    golang::clean(cache)
 }
 
 fn install_one(cache: &Cache, tool: Tool) -> Result<()> {
@@ -70,8 +122,21 @@ fn install_one(cache: &Cache, tool: Tool) -> Result<()> {
         Tool::Packages => debian::packages(debian::TESTS),
         Tool::Postgresql => debian::packages(debian::BENCH),
         Tool::Restic => restic::install(cache),
-        Tool::Rclone => golang::install(cache, "rclone", "github.com/rclone/rclone", RCLONE),
-        Tool::Minio => golang::install(cache, "minio", "github.com/minio/minio", MINIO),
+        Tool::NodePackages => debian::packages(debian::NODES),
+        Tool::Rclone => golang::install(cache, &golang::RCLONE),
+        Tool::Minio => golang::install(cache, &golang::MINIO),
+        Tool::FakeGcsServer => golang::install(cache, &golang::FAKE_GCS_SERVER),
+        Tool::Kubernetes => golang::install(cache, &golang::KUBERNETES),
+        Tool::Etcd => golang::install(cache, &golang::ETCD),
+        Tool::Coredns => golang::install(cache, &golang::COREDNS),
+        Tool::Csi => [golang::PROVISIONER, golang::RESIZER, golang::SNAPSHOTTER]
+            .iter()
+            .try_for_each(|module| golang::install(cache, module))
+            .and_then(|()| golang::snapshot_definitions(cache))
+            .and_then(|()| golang::csi_driver(cache)),
+        Tool::Helm => golang::install(cache, &golang::HELM),
+        Tool::Toxiproxy => golang::install(cache, &golang::TOXIPROXY),
+        Tool::Kwok => golang::install(cache, &golang::KWOK),
         Tool::CargoDeny => cargo_deny(cache),
     }
     .with_context(|| format!("cannot install {name}"))

@@ -1,14 +1,13 @@
 //! restic as the oracle of the repository format. Debian 12's own package is too old, so the one of Debian unstable is
-//! fetched by apt from the machine's own mirror, with a source list, lists and cache apart from the system's: nothing
-//! is installed there, root is not needed, and apt checks the archive's signature as ever.
+//! unpacked, and installed nowhere.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use super::debian::{Mirror, mirror};
+use super::archive::{Archive, unpack};
 use crate::cache::Cache;
 use crate::command;
 
@@ -26,68 +25,19 @@ pub(crate) fn install(cache: &Cache) -> Result<()> {
     }
     eprintln!("restic: fetching the package of Debian unstable");
     let folder = cache.folder("apt")?;
-    let package = download(&folder)?;
-    let unpacked = package.with_extension("unpacked");
-    command::output(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(&unpacked))?;
+    fs::remove_dir_all(&folder).with_context(|| format!("cannot empty {}", folder.display()))?;
+    let (packages, unpacked) = (folder.join("packages"), folder.join("unpacked"));
+    fs::create_dir_all(&packages).with_context(|| format!("cannot create {}", packages.display()))?;
+    let archive =
+        Archive::open(&folder, "sid").context("instead, install restic 0.19 and name it in HOLDFAST_RESTIC")?;
+    for package in archive.download(&["restic".to_owned()], &packages)? {
+        unpack(&package, &unpacked)?;
+    }
     fs::copy(unpacked.join("usr/bin/restic"), cache.unfinished("restic"))
         .context("the package holds no usr/bin/restic")?;
     let version = check(&cache.unfinished("restic"))?;
     fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     cache.install("restic", &version)
-}
-
-/// The package file, the only one in `folder`.
-fn download(folder: &Path) -> Result<PathBuf> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).with_context(|| format!("cannot empty {}", folder.display()))?;
-    }
-    for part in ["lists/partial", "cache/archives/partial"] {
-        fs::create_dir_all(folder.join(part))
-            .with_context(|| format!("cannot create {part} in {}", folder.display()))?;
-    }
-    let Mirror { options, uri } = mirror(Path::new("/etc/apt"), &codename()?)?;
-    let list = folder.join("unstable.list");
-    fs::write(&list, format!("deb [{options}] {uri} sid main\n").replace("[] ", ""))
-        .with_context(|| format!("cannot write {}", list.display()))?;
-    command::output(apt_get(folder).arg("update"))?;
-    command::output(apt_get(folder).args(["download", "restic"]))?;
-    fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .context("apt-get downloaded no package")
-}
-
-/// `apt-get` that reads one source list and writes only below `folder`.
-fn apt_get(folder: &Path) -> Command {
-    let mut apt = Command::new("apt-get");
-    for (option, value) in [
-        ("Dir::Etc::sourcelist", folder.join("unstable.list")),
-        ("Dir::Etc::sourceparts", "-".into()),
-        ("Dir::State::lists", folder.join("lists")),
-        ("Dir::Cache", folder.join("cache")),
-        // The system's hooks and lists of names, translations and icons are of no use here.
-        ("Dir::Etc::preferencesparts", "-".into()),
-        ("Acquire::Languages", "none".into()),
-        ("Acquire::IndexTargets::deb::DEP-11::DefaultEnabled", "false".into()),
-        // The folder may be closed to the user that apt would become.
-        ("APT::Sandbox::User", "root".into()),
-        ("APT::Update::Post-Invoke-Success", "".into()),
-        ("APT::Update::Post-Invoke", "".into()),
-    ] {
-        apt.arg("-o").arg(format!("{option}={}", value.display()));
-    }
-    apt.current_dir(folder);
-    apt
-}
-
-/// The release that this machine runs, as `/etc/os-release` names it.
-fn codename() -> Result<String> {
-    let text = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim_matches('"').to_owned()));
-    if field("ID=").as_deref() != Some("debian") {
-        bail!("this is not Debian: install restic 0.19 by hand and name it in HOLDFAST_RESTIC");
-    }
-    field("VERSION_CODENAME=").context("/etc/os-release names no VERSION_CODENAME")
 }
 
 /// The version of a restic that is new enough.

@@ -1,0 +1,18 @@
+//! Holdfast on a real Kubernetes. Run by `cargo xtask test e2e`, inside the namespaces of a cluster that it starts.
+//!
+//! Every test has a Kubernetes namespace of its own and runs beside the others; what disturbs everybody (a restart of
+//! the API server, a node that is cut off) waits until it is alone. Nothing here sleeps to wait and nothing is skipped.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says why on its output"
+)]
+
+mod faults;
+mod harness;
+mod operator;
+mod platform;
+mod scale;

@@ -1,0 +1,399 @@
+//! The operator as its users meet it: the documents of both generations, on real workloads, with restic as the judge of
+//! what was stored.
+
+use serde_json::json;
+
+use crate::harness::{Flow, Test, Value, test};
+
+/// A Deployment with a claim at `/source/data`, which other pods may mount too.
+const WEB: &str = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  selector: {matchLabels: {app: web}}
+  strategy: {type: Recreate}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: app
+        image: $BUSYBOX
+        command: [sleep, '86400']
+        volumeMounts: [{name: source-volume, mountPath: /source/data}]
+      volumes: [{name: source-volume, persistentVolumeClaim: {claimName: data}}]
+";
+
+/// Files of every kind, and what tells whether a copy of them is one.
+const WRITE: &str = "cd /source/data && mkdir -p deep/er && head -c 3000000 /dev/urandom > random && \
+    echo first > deep/note && ln -s ../random deep/er/link && ln random deep/hard && chown 1000:2000 deep/note && \
+    chmod 640 deep/note && chmod 2750 deep && touch -d '2020-02-02 02:02:02' random deep/note deep/er && mkfifo pipe";
+
+/// Kind, mode, owners, times and content of everything below a folder.
+const LISTING: &str = "find . -mindepth 1 | sort | while read -r f; do stat -c '%n %F %a %u:%g %Y %h' \"$f\"; done; \
+    find . -type f | sort | xargs md5sum; readlink deep/er/link";
+
+impl Test {
+    /// Makes the Repository `store` at an S3 endpoint and a Backup `name` of `/source/data` of a target, and waits until
+    /// the Backup is accepted.
+    async fn protect(&self, endpoint: &str, name: &str, kind: &str, target: &str) {
+        let api_version = if kind == "PersistentVolumeClaim" { "v1" } else { "apps/v1" };
+        self.apply(&format!(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Repository
+metadata: {{name: store}}
+spec:
+  backend:
+    s3: {{endpoint: '{endpoint}', bucket: backups, prefix: $NAMESPACE}}
+    storageSecretName: storage
+---
+apiVersion: stash.appscode.com/v1alpha2
+kind: Backup
+metadata: {{name: {name}}}
+spec:
+  schedule: '@every 24h'
+  # Triggers alone start runs.
+  paused: true
+  backupAgent: {{name: stash-volume-backup}}
+  repository: {{name: store}}
+  targetRef: {{apiVersion: {api_version}, kind: {kind}, name: {target}}}
+  targetDirectories: [/source/data]
+  retentionPolicy: {{keepLast: 5, prune: true}}
+"
+        ))
+        .await;
+        self.condition(&format!("Backup/{name}"), "Ready").await;
+    }
+
+    /// Asks for a run of a Backup now.
+    async fn trigger(&self, name: &str, backup: &str) {
+        self.apply(&format!(
+            "{{apiVersion: stash.appscode.com/v1alpha2, kind: BackupTrigger, metadata: {{name: {name}}},
+              spec: {{targetBackup: {{name: {backup}}}}}}}"
+        ))
+        .await;
+    }
+
+    /// The repository `store` of this test as restic names it.
+    fn repository(&self, store: &str) -> String {
+        format!("s3:{store}/backups/{}", self.namespace)
+    }
+
+    /// The hosts of all snapshots of the repository, sorted.
+    async fn hosts(&self, store: &str) -> Vec<String> {
+        let snapshots = self.restic(&self.repository(store), "--no-lock snapshots --json").await;
+        let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
+        let mut hosts: Vec<_> = snapshots.iter().map(|one| one["hostname"].as_str().unwrap().to_owned()).collect();
+        hosts.sort();
+        hosts
+    }
+
+    /// The one pod of a workload that has rolled out.
+    async fn pod_of(&self, labels: &str) -> String {
+        let ready = |pods: &[Value]| pods.len() == 1 && crate::harness::is_true(&pods[0], "Ready");
+        let pods = self.wait_all("Pod", labels, "one ready pod", ready).await;
+        pods[0]["metadata"]["name"].as_str().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn a_label_protects_a_workload_and_its_removal_ends_it() {
+    test(async |t| {
+        t.operator().await;
+        t.apply(WEB).await;
+        t.apply(
+            "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: repository}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: repository}
+stringData: {password: a test password}
+---
+apiVersion: stash.appscode.com/v1alpha1
+kind: Restic
+metadata: {name: nightly}
+spec:
+  source: {volumeName: source-volume, path: /mypath}
+  destination:
+    path: /stashrepo
+    repositorySecretName: repository
+    volume: {name: restic-volume, persistentVolumeClaim: {claimName: repository}}
+  schedule: '*/10 * * * * *'
+  tags: [testing]
+  retentionPolicy: {keepLastSnapshots: 10}
+",
+        )
+        .await;
+        assert_eq!(t.containers("Deployment/web", |_| true).await, ["app"]);
+        let pod = t.pod_of("app=web").await;
+        t.sh(&pod, WRITE).await;
+
+        let label = |value: Value| json!({"metadata": {"labels": {"restic.appscode.com/config": value}}});
+        t.patch("Deployment/web", &label(json!("nightly"))).await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        let event = t.wait("Event/nightly-1", "there", |event| !event.is_null()).await;
+        assert_eq!(
+            (&event["reason"], &event["involvedObject"]["name"]),
+            (&json!("Success"), &json!("nightly")),
+            "{event:#}"
+        );
+
+        let counted = |restic: &Value| restic["status"]["backupCount"].as_u64() >= Some(1);
+        t.wait("Restic/nightly", "backups counted", counted).await;
+        let restic = "{apiVersion: v1, kind: Pod, metadata: {name: reader}, spec: {terminationGracePeriodSeconds: 0,
+            securityContext: {runAsUser: 0}, containers: [{name: restic, image: 'holdfast.test/restic:1',
+            command: [sleep, '86400'], env: [{name: RESTIC_PASSWORD, valueFrom: {secretKeyRef: {name: repository,
+            key: password}}}], volumeMounts: [{name: repository, mountPath: /repository}]}],
+            volumes: [{name: repository, persistentVolumeClaim: {claimName: repository}}]}}";
+        t.apply(restic).await;
+        t.condition("Pod/reader", "Ready").await;
+        let run = format!("restic --no-cache --no-lock -r /repository/{}/deployment/web", t.namespace);
+        let snapshots = t.sh("reader", &format!("{run} snapshots --json")).await;
+        let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
+        assert_eq!(snapshots[0]["hostname"], "web", "{snapshots:#?}");
+        assert_eq!(t.sh("reader", &format!("{run} dump latest /mypath/deep/note")).await, "first\n");
+
+        t.patch("Deployment/web", &label(Value::Null)).await;
+        assert_eq!(t.containers("Deployment/web", |names| names == ["app"]).await, ["app"]);
+        let web = t.get("Deployment/web").await;
+        assert_eq!(web["spec"]["template"]["spec"]["volumes"].as_array().unwrap().len(), 1, "{web:#}");
+        assert!(web["spec"]["template"]["metadata"]["annotations"]["holdfast/sidecar"].is_null(), "{web:#}");
+        t.sh("reader", &format!("{run} check --read-data")).await;
+    });
+}
+
+#[test]
+fn what_a_trigger_backs_up_recovers_into_a_claim_and_into_the_workload() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        let pod = t.pod_of("app=web").await;
+        t.sh(&pod, WRITE).await;
+        let listing = t.sh(&pod, &format!("cd /source/data && {LISTING}")).await;
+
+        t.protect(store, "web", "Deployment", "web").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("now", "web").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        let counted = |repository: &Value| repository["status"]["snapshotCount"].as_u64() >= Some(1);
+        t.wait("Repository/store", "a backup counted", counted).await;
+        let repository = t.repository(store);
+        assert_eq!(t.restic(&repository, "--no-lock dump latest /source/data/deep/note").await, "first\n");
+
+        t.apply(
+            "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: recovered}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: stash.appscode.com/v1alpha2
+kind: Recovery
+metadata: {name: into-claim}
+spec:
+  repository: {name: store}
+  recoveryAgent: {name: stash-volume-recovery}
+  paths: [/source/data]
+  recoverTo:
+    volume: {mountPath: /source/data, persistentVolumeClaim: {claimName: recovered}}
+",
+        )
+        .await;
+        t.condition("Recovery/into-claim", "Complete").await;
+        t.apply(
+            "{apiVersion: v1, kind: Pod, metadata: {name: reader}, spec: {terminationGracePeriodSeconds: 0, containers: [
+              {name: app, image: $BUSYBOX, command: [sleep, '86400'], volumeMounts: [{name: data, mountPath: /data}]}],
+              volumes: [{name: data, persistentVolumeClaim: {claimName: recovered}}]}}",
+        )
+        .await;
+        t.condition("Pod/reader", "Ready").await;
+        assert_eq!(t.sh("reader", &format!("cd /data && {LISTING}")).await, listing);
+
+        let pod = t.pod_of("app=web").await;
+        t.sh(&pod, "cd /source/data && rm -r deep random && echo later > later").await;
+        t.apply(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Recovery
+metadata: {name: into-workload}
+spec:
+  repository: {name: store}
+  recoveryAgent: {name: stash-volume-recovery}
+  paths: [/source/data]
+  recoverTo:
+    workload: {apiVersion: apps/v1, kind: Deployment, name: web}
+",
+        )
+        .await;
+        t.condition("Recovery/into-workload", "Complete").await;
+        // The recovered workload is whole, and what it wrote since the backup is still there.
+        let pod = t.pod_of("app=web").await;
+        assert_eq!(t.sh(&pod, "cat /source/data/later").await, "later\n");
+        t.sh(&pod, "rm /source/data/later").await;
+        assert_eq!(t.sh(&pod, &format!("cd /source/data && {LISTING}")).await, listing);
+        t.restic(&repository, "--no-lock check --read-data").await;
+    });
+}
+
+#[test]
+fn of_several_replicas_one_writes() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        t.patch("Deployment/web", &json!({"spec": {"replicas": 3}})).await;
+        t.protect(store, "web", "Deployment", "web").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        let pods = t.list("Pod", "app=web").await;
+        t.sh(pods[0]["metadata"]["name"].as_str().unwrap(), WRITE).await;
+        t.trigger("now", "web").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        t.trigger("again", "web").await;
+        t.condition("BackupTrigger/again", "Complete").await;
+        assert_eq!(t.hosts(store).await, ["web", "web"]);
+    });
+}
+
+#[test]
+fn each_pod_of_a_stateful_set_is_a_host() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(
+            "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, labels: {app: db}}
+spec:
+  replicas: 2
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: app
+        image: $BUSYBOX
+        command: [sh, -c, 'hostname > /source/data/name; exec sleep 86400']
+        volumeMounts: [{name: data, mountPath: /source/data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+",
+        )
+        .await;
+        t.protect(store, "db", "StatefulSet", "db").await;
+        t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("now", "db").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        assert_eq!(t.hosts(store).await, ["db-0", "db-1"]);
+        for pod in ["db-0", "db-1"] {
+            let dump = format!("--no-lock dump --host {pod} latest /source/data/name");
+            assert_eq!(t.restic(&t.repository(store), &dump).await, format!("{pod}\n"));
+        }
+    });
+}
+
+#[test]
+fn an_outage_of_the_store_is_waited_out() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        let proxy = t.proxy("front", 9000, t.object_store_address().await).await;
+        t.apply(WEB).await;
+        t.sh(&t.pod_of("app=web").await, WRITE).await;
+        t.protect("http://front:9000", "web", "Deployment", "web").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("before", "web").await;
+        t.condition("BackupTrigger/before", "Complete").await;
+
+        proxy.set(Flow::Refuse);
+        t.trigger("during", "web").await;
+        t.wait("BackupTrigger/during", "running", |trigger| trigger["status"]["phase"] == "Running").await;
+        proxy.set(Flow::Silent);
+        t.wait("Backup/web", "told to be running", |backup| !backup["status"]["hosts"][0]["running"].is_null()).await;
+        proxy.set(Flow::Open);
+        t.condition("BackupTrigger/during", "Complete").await;
+        assert_eq!(t.hosts(store).await, ["web", "web"]);
+        t.restic(&t.repository(store), "check --read-data").await;
+    });
+}
+
+#[test]
+fn a_wrong_password_is_told_and_mended_without_a_restart() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        t.sh(&t.pod_of("app=web").await, WRITE).await;
+        t.protect(store, "web", "Deployment", "web").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("first", "web").await;
+        t.condition("BackupTrigger/first", "Complete").await;
+        let right = t.get("Secret/storage").await["data"]["RESTIC_PASSWORD"].clone();
+        t.patch("Secret/storage", &json!({"stringData": {"RESTIC_PASSWORD": "another"}})).await;
+        // The kubelet brings a changed Secret to the pods within its sync period.
+        let ended = async |t: &Test, name: String| {
+            t.trigger(&name, "web").await;
+            let ended = |trigger: &Value| is(trigger, "Complete", "True") || is(trigger, "Failed", "True");
+            t.wait(&format!("BackupTrigger/{name}"), "ended", ended).await
+        };
+        let mut tries = 0;
+        let message = t
+            .until("a run fails for the password", async || {
+                tries += 1;
+                let trigger = ended(t, format!("wrong-{tries}")).await;
+                let failed = is(&trigger, "Failed", "True");
+                if failed { Ok(trigger["status"].to_string()) } else { Err("it succeeded".to_owned()) }
+            })
+            .await;
+        assert!(message.contains("password"), "{message}");
+        assert!(!message.contains("another"), "{message}");
+        let pod = t.pod_of("app=web").await;
+        t.patch("Secret/storage", &json!({"data": {"RESTIC_PASSWORD": right}})).await;
+        t.until("a run succeeds again", async || {
+            tries += 1;
+            let trigger = ended(t, format!("right-{tries}")).await;
+            if is(&trigger, "Complete", "True") { Ok(()) } else { Err(trigger["status"].to_string()) }
+        })
+        .await;
+        assert_eq!(t.pod_of("app=web").await, pod, "the pod was restarted");
+    });
+}
+
+#[test]
+fn nothing_holds_up_the_deletion_of_a_namespace() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        t.sh(&t.pod_of("app=web").await, WRITE).await;
+        t.protect(store, "web", "Deployment", "web").await;
+        t.patch("Repository/store", &json!({"spec": {"deletionPolicy": "WipeOut"}})).await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("now", "web").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        let namespace = format!("Namespace/{}", t.namespace);
+        t.delete(&namespace).await;
+        t.gone(&namespace).await;
+    });
+}
+
+/// Whether a condition of an object has this status.
+fn is(object: &Value, condition: &str, status: &str) -> bool {
+    let conditions = object["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|one| one["type"] == condition && one["status"] == status)
+}
