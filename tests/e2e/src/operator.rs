@@ -3,105 +3,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Flow, Test, Value, test};
-
-/// A Deployment with a claim at `/source/data`, which other pods may mount too.
-const WEB: &str = "
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: data}
-spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web, labels: {app: web}}
-spec:
-  selector: {matchLabels: {app: web}}
-  strategy: {type: Recreate}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: app
-        image: $BUSYBOX
-        command: [sleep, '86400']
-        volumeMounts: [{name: source-volume, mountPath: /source/data}]
-      volumes: [{name: source-volume, persistentVolumeClaim: {claimName: data}}]
-";
-
-/// Files of every kind, and what tells whether a copy of them is one.
-const WRITE: &str = "cd /source/data && mkdir -p deep/er && head -c 3000000 /dev/urandom > random && \
-    echo first > deep/note && ln -s ../random deep/er/link && ln random deep/hard && chown 1000:2000 deep/note && \
-    chmod 640 deep/note && chmod 2750 deep && touch -d '2020-02-02 02:02:02' random deep/note deep/er && mkfifo pipe";
-
-/// Kind, mode, owners, times and content of everything below a folder.
-const LISTING: &str = "find . -mindepth 1 | sort | while read -r f; do stat -c '%n %F %a %u:%g %Y %h' \"$f\"; done; \
-    find . -type f | sort | xargs md5sum; readlink deep/er/link";
-
-impl Test {
-    /// Makes the Repository `store` at an S3 endpoint and a Backup `name` of `/source/data` of a target, and waits until
-    /// the Backup is accepted.
-    async fn protect(&self, endpoint: &str, name: &str, kind: &str, target: &str) {
-        let api_version = if kind == "PersistentVolumeClaim" { "v1" } else { "apps/v1" };
-        self.apply(&format!(
-            "
-apiVersion: stash.appscode.com/v1alpha2
-kind: Repository
-metadata: {{name: store}}
-spec:
-  backend:
-    s3: {{endpoint: '{endpoint}', bucket: backups, prefix: $NAMESPACE}}
-    storageSecretName: storage
----
-apiVersion: stash.appscode.com/v1alpha2
-kind: Backup
-metadata: {{name: {name}}}
-spec:
-  schedule: '@every 24h'
-  # Triggers alone start runs.
-  paused: true
-  backupAgent: {{name: stash-volume-backup}}
-  repository: {{name: store}}
-  targetRef: {{apiVersion: {api_version}, kind: {kind}, name: {target}}}
-  targetDirectories: [/source/data]
-  retentionPolicy: {{keepLast: 5, prune: true}}
-"
-        ))
-        .await;
-        self.condition(&format!("Backup/{name}"), "Ready").await;
-    }
-
-    /// Asks for a run of a Backup now.
-    async fn trigger(&self, name: &str, backup: &str) {
-        self.apply(&format!(
-            "{{apiVersion: stash.appscode.com/v1alpha2, kind: BackupTrigger, metadata: {{name: {name}}},
-              spec: {{targetBackup: {{name: {backup}}}}}}}"
-        ))
-        .await;
-    }
-
-    /// The repository `store` of this test as restic names it.
-    fn repository(&self, store: &str) -> String {
-        format!("s3:{store}/backups/{}", self.namespace)
-    }
-
-    /// The hosts of all snapshots of the repository, sorted.
-    async fn hosts(&self, store: &str) -> Vec<String> {
-        let snapshots = self.restic(&self.repository(store), "--no-lock snapshots --json").await;
-        let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
-        let mut hosts: Vec<_> = snapshots.iter().map(|one| one["hostname"].as_str().unwrap().to_owned()).collect();
-        hosts.sort();
-        hosts
-    }
-
-    /// The one pod of a workload that has rolled out.
-    async fn pod_of(&self, labels: &str) -> String {
-        let ready = |pods: &[Value]| pods.len() == 1 && crate::harness::is_true(&pods[0], "Ready");
-        let pods = self.wait_all("Pod", labels, "one ready pod", ready).await;
-        pods[0]["metadata"]["name"].as_str().unwrap().to_owned()
-    }
-}
+use crate::harness::{Flow, LISTING, Test, Value, WEB, WRITE, is, test};
 
 #[test]
 fn a_label_protects_a_workload_and_its_removal_ends_it() {
@@ -390,10 +292,4 @@ fn nothing_holds_up_the_deletion_of_a_namespace() {
         t.delete(&namespace).await;
         t.gone(&namespace).await;
     });
-}
-
-/// Whether a condition of an object has this status.
-fn is(object: &Value, condition: &str, status: &str) -> bool {
-    let conditions = object["status"]["conditions"].as_array();
-    conditions.into_iter().flatten().any(|one| one["type"] == condition && one["status"] == status)
 }
