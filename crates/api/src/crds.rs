@@ -1,6 +1,6 @@
 //! The CustomResourceDefinitions of Holdfast's kinds, generated from the types.
 //!
-//! Copies lie in `deploy/crds`; `UPDATE=1 cargo test -p holdfast-api crds` writes them anew.
+//! Copies lie in `deploy/crds` and in the chart; `UPDATE=1 cargo test -p holdfast-api crds` writes them anew.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,4 @@
-//! The definitions are what an API server takes, and the copies in `deploy/crds` are fresh.
+//! The definitions are what an API server takes, and the copies in `deploy` are fresh.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -31,24 +31,30 @@ fn check_every_schema(mut check: impl FnMut(&str, &Value)) {
     }
 }
 
+/// For plain manifests, and inside the chart: a link between the two would not survive every way of copying a checkout.
+const COPIES: [&str; 2] = ["deploy/crds", "deploy/helm/holdfast/definitions"];
+
 #[test]
 fn the_copies_in_deploy_are_fresh() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
     let update = std::env::var_os("UPDATE").is_some();
-    let mut wanted = BTreeSet::new();
-    for crd in CRDS.iter() {
-        let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
-        let yaml = serde_saphyr::to_string(crd).unwrap();
-        if update {
-            std::fs::create_dir_all(&folder).unwrap();
-            std::fs::write(folder.join(&name), &yaml).unwrap();
+    for copies in COPIES {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(copies);
+        let mut wanted = BTreeSet::new();
+        for crd in CRDS.iter() {
+            let name = format!("{}_{}.yaml", crd.spec.group, crd.spec.names.plural);
+            let yaml = serde_saphyr::to_string(crd).unwrap();
+            if update {
+                std::fs::create_dir_all(&folder).unwrap();
+                std::fs::write(folder.join(&name), &yaml).unwrap();
+            }
+            let copy = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
+            assert!(copy == yaml, "{copies}/{name} is stale: run UPDATE=1 cargo test -p holdfast-api crds");
+            wanted.insert(name);
         }
-        let copy = std::fs::read_to_string(folder.join(&name)).unwrap_or_default();
-        assert!(copy == yaml, "deploy/crds/{name} is stale: run UPDATE=1 cargo test -p holdfast-api crds");
-        wanted.insert(name);
+        let found = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{copies}: {error}"));
+        let found = found.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(found.collect::<BTreeSet<_>>(), wanted, "{copies}");
     }
-    let found = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    assert_eq!(found.collect::<BTreeSet<_>>(), wanted, "deploy/crds");
 }
 
 #[test]
