@@ -18,6 +18,9 @@ use serde_json::Value;
 use crate::appcatalog::AppBinding;
 use crate::stash::{AgentTemplate, Backup, BackupTemplate, BackupTrigger, Recovery, Repository, Restic};
 
+/// The annotation of a definition with the version of Holdfast that it is of.
+pub const VERSION_ANNOTATION: &str = "holdfast/version";
+
 /// The definitions, as an API server takes them.
 pub fn crds() -> Vec<CustomResourceDefinition> {
     let mut crds = vec![
@@ -30,6 +33,10 @@ pub fn crds() -> Vec<CustomResourceDefinition> {
         AgentTemplate::crd(),
         AppBinding::crd(),
     ];
+    for crd in &mut crds {
+        let version = (VERSION_ANNOTATION.to_owned(), env!("CARGO_PKG_VERSION").to_owned());
+        crd.metadata.annotations.get_or_insert_default().extend([version]);
+    }
     let embedded = embedded_descriptions();
     for version in crds.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
