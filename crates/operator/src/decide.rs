@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_api::names::pod as names;
 use holdfast_api::stash::RecoverTo;
 use holdfast_plan::{
-    Due, MANAGED_BY, ObjectKey, Place, Plan, PlannedRecovery, Settings as PlanSettings, Target, TargetKind, Wait, plan,
+    Due, Host, MANAGED_BY, ObjectKey, Place, Plan, PlannedRecovery, Settings as PlanSettings, Target, TargetKind, Wait, plan,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -205,7 +205,16 @@ impl Deciding<'_> {
     fn workload_of_repository(&self, object: &ObjectKey) -> Option<&Target> {
         let recovery = self.plan.recoveries.iter().find(|planned| planned.object == *object)?;
         let of_restics = self.plan.backups.iter().filter(|planned| planned.object.kind == "Restic");
-        of_restics.filter(|planned| planned.repository == recovery.repository).map(|planned| &planned.target).next()
+        let named = &recovery.repository;
+        let makes = |planned: &&holdfast_plan::PlannedBackup| {
+            // Of a DaemonSet one node stands for all; the name of the repository says which is meant.
+            let id = match planned.target.kind {
+                TargetKind::DaemonSet => format!("{}/{}", planned.target.namespace, Host::of_pod(&planned.target, "", "").instance),
+                _ => return planned.repository == *named,
+            };
+            named.starts_with(&id)
+        };
+        of_restics.filter(makes).map(|planned| &planned.target).next()
     }
 
     /// The Repository that an object of this namespace names in it.

@@ -16,6 +16,7 @@ use holdfast_api::stash::{Restic, ResticForm, ResticType};
 use holdfast_api::values::{Backend, BackendKind, LocalBackend, RetentionPolicy, Schedule, VolumeSource};
 use k8s_openapi::api::core::v1::VolumeMount;
 
+use crate::Place;
 use crate::backup::{Scheduled, agents, id, own_tag};
 use crate::host::Host;
 use crate::index::{Placed, Workload};
@@ -226,7 +227,38 @@ fn plan(
         });
         repositories.add(&target.namespace, name, &[], Some(repository));
     }
+    for node in nodes_recovered_from(lookup, target) {
+        let host = Host::of_pod(target, "", node);
+        if !repositories.contains(&target.namespace, &host.instance) {
+            let draft = Draft {
+                manifest: restic.manifest,
+                namespace: &target.namespace,
+                name: &host.instance,
+                backend: &instructions.backend,
+                field: instructions.field,
+                below: Some(&host.path),
+                password_keys: instructions.password_keys,
+                made_by: Some(&object),
+            };
+            let repository = draft.plan(lookup, warnings)?;
+            repositories.add(&target.namespace, &host.instance, &[], Some(repository));
+        }
+    }
     Ok(scheduled)
+}
+
+/// The nodes of a DaemonSet whose repositories Recoveries name: seen from outside of its pods, which nodes it has backed up
+/// is not known, and any may have gone since.
+fn nodes_recovered_from<'a>(lookup: Lookup<'a>, target: &Target) -> BTreeSet<&'a str> {
+    if lookup.settings.place != Place::Cluster || target.kind != TargetKind::DaemonSet {
+        return BTreeSet::new();
+    }
+    let before_node = Host::of_pod(target, "", "").instance;
+    let recoveries = lookup.index.recoveries.range((target.namespace.as_str(), "")..);
+    let here = recoveries.take_while(|((namespace, _), _)| *namespace == target.namespace);
+    let repositories = here.map(|(_, recovery)| &recovery.object.spec.repository);
+    let own = repositories.filter(|of| of.namespace.as_ref().is_none_or(|namespace| *namespace == target.namespace));
+    own.filter_map(|repository| repository.name.strip_prefix(&before_node)).filter(|node| !node.is_empty()).collect()
 }
 
 fn instructions<'a>(
