@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_api::manifest::Problem;
+use holdfast_api::manifest::{Cause, Problem};
 use holdfast_plan::{ObjectKey, Plan, RecoveryState};
 
 /// One reason, for programs and for people.
@@ -12,16 +12,18 @@ pub(crate) struct Refusal {
     pub(crate) reason: &'static str,
     /// In words, with the way out.
     pub(crate) message: String,
+    /// Whether it is about the label by which a workload asks for a Restic.
+    pub(crate) is_of_label: bool,
 }
 
 impl Refusal {
     pub(crate) fn new(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        Self { reason, message: message.into(), is_of_label: false }
     }
 
     /// What the planner found, without the file and line of a manifest.
     fn from_problem(problem: &Problem) -> Self {
-        let Problem { path, problem: what, found, expected, suggestion, .. } = problem;
+        let Problem { path, problem: what, found, expected, suggestion, cause, .. } = problem;
         let mut message = if path.is_empty() { what.clone() } else { format!("{path}: {what}") };
         for (word, text) in [("found", found), ("expected", expected)] {
             if let Some(text) = text {
@@ -31,25 +33,20 @@ impl Refusal {
         if let Some(suggestion) = suggestion {
             message.push_str(&format!("; {suggestion}"));
         }
-        Self::new(reason(path, what), message)
+        // A label of a workload is what leads to a Restic.
+        Self { is_of_label: path.starts_with("metadata.labels"), ..Self::new(reason(*cause), message) }
     }
 }
 
-/// The reason of a finding, by its field and its words, which the golden tests hold.
-fn reason(path: &str, problem: &str) -> &'static str {
-    let names_target = path.starts_with("spec.targetRef") || path.starts_with("spec.recoverTo.workload");
-    if problem.contains("not yet served") {
-        "NotServed"
-    } else if problem.contains("does not allow the namespace") {
-        "NotAllowed"
-    } else if problem.ends_with("not found") && names_target {
-        "WorkloadNotFound"
-    } else if problem.ends_with("not found") {
-        "MissingReference"
-    } else if problem.ends_with("has errors of its own") || problem.ends_with("cannot run") {
-        "InvalidReference"
-    } else {
-        "Invalid"
+/// The reason of a cause.
+fn reason(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Invalid => "Invalid",
+        Cause::MissingReference => "MissingReference",
+        Cause::MissingTarget => "WorkloadNotFound",
+        Cause::InvalidReference => "InvalidReference",
+        Cause::NotAllowed => "NotAllowed",
+        Cause::NotServed => "NotServed",
     }
 }
 
@@ -94,7 +91,7 @@ impl Refusals {
         let refusals = self.0.get(object)?;
         let first = refusals.first()?;
         let messages: Vec<&str> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
-        Some(Refusal::new(first.reason, messages.join("; ")))
+        Some(Refusal { message: messages.join("; "), ..first.clone() })
     }
 
     /// Every object that is not carried out.

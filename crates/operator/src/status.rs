@@ -110,7 +110,7 @@ impl<'a> Reporter<'a> {
             let has_status =
                 ["Backup", "Restic", "Recovery", "BackupTrigger", "Repository"].contains(&object.kind.as_str());
             if let (false, Some(found), Some(refusal)) = (has_status, self.world.of(object), self.refusals.of(object)) {
-                let reason = match refusal.message.contains("Restic") {
+                let reason = match refusal.is_of_label {
                     true => reasons::INVALID_RESTIC,
                     false => reasons::INVALID_BACKUP,
                 };

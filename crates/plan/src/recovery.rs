@@ -328,7 +328,7 @@ impl Request<'_> {
             let name = names::pod::recovered_volume(number);
             let owner = format!("{}/recovery.{}/{name}", self.namespace, self.manifest.name);
             let identity =
-                volume::identity(self.namespace, &owner, volume).map_err(|error| Finding::new(field, error))?;
+                volume::identity(self.namespace, &owner, volume).map_err(|error| Finding::of_volume(field, &error))?;
             return Ok((at, volume::mounted(&name, &names::pod::target_mount(&name), &identity)));
         }
         let volume = match claim {
@@ -347,7 +347,7 @@ impl Request<'_> {
                 volume::resolve(self.lookup.index, pod, "recovered", volume)
             }
         };
-        Ok((at, volume.map_err(|error| Finding::new(field, error))?))
+        Ok((at, volume.map_err(|error| Finding::of_volume(field, &error))?))
     }
 
     /// Refuses what cannot be restored into, and paths of which nobody can say whose data is meant.

@@ -1,7 +1,9 @@
 //! Problems on their way to the plan: found by functions that know a field, completed by those that know
 //! the object.
 
-use holdfast_api::manifest::{Object, Problem};
+use holdfast_api::manifest::{Cause, Object, Problem};
+
+use crate::volume::VolumeError;
 
 /// A problem with a field of the object at hand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -12,11 +14,27 @@ pub(crate) struct Finding {
     pub(crate) problem: String,
     /// The way out.
     pub(crate) suggestion: Option<String>,
+    /// What kind of mistake it is.
+    pub(crate) cause: Cause,
 }
 
 impl Finding {
     pub(crate) fn new(path: impl Into<String>, problem: impl ToString) -> Self {
-        Self { path: path.into(), problem: problem.to_string(), suggestion: None }
+        Self { path: path.into(), problem: problem.to_string(), suggestion: None, cause: Cause::default() }
+    }
+
+    pub(crate) fn because(mut self, cause: Cause) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// What is wrong with a volume.
+    pub(crate) fn of_volume(path: impl Into<String>, error: &VolumeError) -> Self {
+        let cause = match error {
+            VolumeError::Missing(_) => Cause::MissingReference,
+            _ => Cause::Invalid,
+        };
+        Self::new(path, error).because(cause)
     }
 
     pub(crate) fn suggest(mut self, suggestion: impl Into<String>) -> Self {
@@ -57,8 +75,8 @@ impl Report {
     }
 }
 
-fn problem(object: &Object, Finding { path, problem, suggestion }: Finding) -> Problem {
-    Problem { suggestion, ..object.problem(&path, problem) }
+fn problem(object: &Object, Finding { path, problem, suggestion, cause }: Finding) -> Problem {
+    Problem { suggestion, cause, ..object.problem(&path, problem) }
 }
 
 fn in_order(mut problems: Vec<Problem>) -> Vec<Problem> {

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use holdfast_api::manifest::Object;
+use holdfast_api::manifest::{Cause, Object};
 use holdfast_api::names::{self, secret_keys as keys};
 use holdfast_api::values::{Backend, BackendKind, ObjectReference};
 use k8s_openapi::api::core::v1::Secret;
@@ -72,10 +72,12 @@ impl Repositories {
         if of != namespace && !known.allowed_namespaces.iter().any(|allowed| allowed == namespace || allowed == "*") {
             let problem = format!("{key} does not allow the namespace `{namespace}`");
             let way_out = format!("add `{namespace}` to its spec.allowedNamespaces");
-            return Err(Finding::new("spec.repository.namespace", problem).suggest(way_out));
+            let finding = Finding::new("spec.repository.namespace", problem).because(Cause::NotAllowed);
+            return Err(finding.suggest(way_out));
         }
         known.planned.as_ref().ok_or_else(|| {
-            Finding::new("spec.repository", format!("{key} has errors of its own")).suggest("correct those first")
+            let finding = Finding::new("spec.repository", format!("{key} has errors of its own"));
+            finding.because(Cause::InvalidReference).suggest("correct those first")
         })
     }
 
@@ -118,7 +120,8 @@ impl Draft<'_> {
         if !lookup.settings.stores.iter().any(|served| served == store) {
             let problem = format!("stores of the type `{store}` are not yet served");
             let way_out = format!("those that are: {}", lookup.settings.stores.join(", "));
-            return Err(Finding::new(format!("{field}.{store}"), problem).suggest(way_out).into());
+            let finding = Finding::new(format!("{field}.{store}"), problem).because(Cause::NotServed);
+            return Err(finding.suggest(way_out).into());
         }
         let mut findings = Vec::new();
         if let BackendKind::Local(local) = &backend.kind
@@ -168,7 +171,7 @@ impl Draft<'_> {
         let path = self.path(backend.kind.prefix()).map_err(|error| Finding::new(prefix_field, error))?;
         Ok(match &backend.kind {
             BackendKind::Local(local) if lookup.settings.place.has_mounts() => {
-                let wrong = |error: VolumeError| Finding::new(format!("{field}.local"), error);
+                let wrong = |error: VolumeError| Finding::of_volume(format!("{field}.local"), &error);
                 let sources = ["configMap", "secret", "projected", "downwardAPI"];
                 if let Some(source) = local.volume.set_fields().iter().find(|source| sources.contains(source)) {
                     let problem = format!("a repository cannot be written into a volume of type `{source}`");
@@ -188,7 +191,7 @@ impl Draft<'_> {
                 let instance = format!("repository.{name}");
                 let pod = Pod { namespace, instance: &instance, name, base: &base };
                 let volume = volume::resolve(lookup.index, pod, "repository", &local.volume)
-                    .map_err(|error| Finding::new(format!("{field}.local"), error))?;
+                    .map_err(|error| Finding::of_volume(format!("{field}.local"), &error))?;
                 let source = DirectorySource { volume, sub_path: path };
                 if source.read_only() {
                     let problem = "a repository cannot be written into a ConfigMap or Secret";

@@ -339,7 +339,10 @@ fn snapshots(
             Some(name) => containers
                 .volume(host, name)
                 .map(|volume| Directory { path: group.wanted.path.clone(), source: DirectorySource::root(volume) })
-                .map_err(|error| Finding::new(&group.wanted.field, format!("volume `{name}`: {error}"))),
+                .map_err(|error| {
+                    let finding = Finding::of_volume(&group.wanted.field, &error);
+                    Finding { problem: format!("volume `{name}`: {error}"), ..finding }
+                }),
         };
         match directory {
             Ok(directory) => snapshots.push(PlannedSnapshot {

@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use holdfast_api::manifest::Object;
+use holdfast_api::manifest::{Cause, Object};
 use holdfast_api::names;
 use holdfast_api::values::VolumeSource;
 use k8s_openapi::api::core::v1::{Container, PodSpec, VolumeMount};
@@ -142,7 +142,10 @@ impl<'a> Lookup<'a> {
             },
             _ => volume::resolve_claim(self.index, &target.namespace, &target.name),
         };
-        let volume = volume.map_err(|error| Finding::new("spec.targetRef", error))?;
+        let volume = volume.map_err(|error| {
+            let cause = if matches!(error, VolumeError::Missing(_)) { Cause::MissingTarget } else { Cause::Invalid };
+            Finding::new("spec.targetRef", error).because(cause)
+        })?;
         let directory = Directory { path, source: DirectorySource::root(volume) };
         let hosts = self.only_planned(hosts(target, 1, 0, &self.settings.node));
         Ok(hosts.into_iter().map(|host| Source { host, directories: vec![directory.clone()] }).collect())
@@ -201,7 +204,12 @@ impl<'a> Lookup<'a> {
                 let names = of_kind
                     .take_while(|other| other.kind == kind && other.namespace == namespace)
                     .map(|other| &*other.name);
-                Err(self.missing(format!("{field}.name"), &target.key(), names))
+                let finding = self.missing(format!("{field}.name"), &target.key(), names);
+                // One that is there and wrong says so itself.
+                Err(match finding.cause {
+                    Cause::MissingReference => finding.because(Cause::MissingTarget),
+                    _ => finding,
+                })
             }
         }
     }
@@ -224,11 +232,12 @@ impl<'a> Lookup<'a> {
         names: impl IntoIterator<Item = &'n str>,
     ) -> Finding {
         if self.index.is_rejected(key) {
-            return Finding::new(field, format!("{key} has errors of its own")).suggest("correct those first");
+            let finding = Finding::new(field, format!("{key} has errors of its own"));
+            return finding.because(Cause::InvalidReference).suggest("correct those first");
         }
         let mut names: Vec<&str> = names.into_iter().take(SUGGESTIONS_MAX + 1).collect();
         names.sort_unstable();
-        let finding = Finding::new(field, format!("{key} not found"));
+        let finding = Finding::new(field, format!("{key} not found")).because(Cause::MissingReference);
         match names.as_slice() {
             [] => finding.suggest("add it, or correct the name"),
             [only] => finding.suggest(format!("did you mean `{only}`?")),
@@ -325,7 +334,7 @@ impl<'a> Containers<'a> {
 /// What is said of databases for now.
 fn not_served(target: &Target) -> Finding {
     let problem = format!("{}: databases are not yet served, nothing is backed up or recovered", target.key());
-    Finding::new("spec.targetRef", problem)
+    Finding::new("spec.targetRef", problem).because(Cause::NotServed)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_api::manifest::Cause;
+
 use crate::backup::Scheduled;
 use crate::key::ObjectKey;
 use crate::observed::Observed;
@@ -42,7 +44,7 @@ pub(crate) fn plan_all(
                 triggers.push(PlannedTrigger { id, backups: ids.iter().map(|&id| id.to_owned()).collect(), done });
             }
             None if lookup.index.backups.contains_key(&(*namespace, &*reference.name)) => {
-                let finding = Finding::new(FIELD, format!("{key} cannot run"));
+                let finding = Finding::new(FIELD, format!("{key} cannot run")).because(Cause::InvalidReference);
                 report.errors(trigger.manifest, finding.suggest("correct its own errors first"));
             }
             None => {

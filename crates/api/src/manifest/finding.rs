@@ -1,7 +1,7 @@
 //! A mistake while its object is being checked: a [`Problem`] that does not know its file yet.
 
 use super::path::Path;
-use super::problem::{Identity, Problem};
+use super::problem::{Cause, Identity, Problem};
 use super::tree::Fault;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -56,6 +56,7 @@ impl Finding {
             found,
             expected,
             suggestion,
+            cause: Cause::default(),
         }
     }
 }

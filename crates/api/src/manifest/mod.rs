@@ -31,7 +31,7 @@ use serde::Serialize;
 use serde_json::Value as Json;
 
 pub use object::Object;
-pub use problem::{Identity, Problem};
+pub use problem::{Cause, Identity, Problem};
 pub use typed::Typed;
 
 use finding::Finding;
@@ -63,7 +63,7 @@ pub struct Rejected {
     pub identity: Identity,
     /// The file, as it was named to [`read`].
     pub file: String,
-    /// The line it begins on, from 1.
+    /// The line it begins on, from 1; 0 in an object of an API server.
     pub line: usize,
 }
 
@@ -110,6 +110,12 @@ pub fn read_objects(objects: impl IntoIterator<Item = Json>) -> Outcome {
             }
         }
     }
+    let Outcome { errors, warnings, notes, rejected, .. } = &mut reader.outcome;
+    for problem in errors.iter_mut().chain(warnings).chain(notes) {
+        // Lines of a text that nobody wrote.
+        (problem.line, problem.column) = (0, 0);
+    }
+    rejected.iter_mut().for_each(|rejected| rejected.line = 0);
     reader.outcome
 }
 

@@ -27,17 +27,35 @@ impl fmt::Display for Identity {
     }
 }
 
+/// What kind of mistake it is, for programs; people read [`Problem::problem`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// A field holds what cannot be.
+    #[default]
+    Invalid,
+    /// What it names is not there.
+    MissingReference,
+    /// What is to be backed up or recovered is not there.
+    MissingTarget,
+    /// What it names has mistakes of its own.
+    InvalidReference,
+    /// What it names does not allow it.
+    NotAllowed,
+    /// It is written right, and cannot be done yet.
+    NotServed,
+}
+
 /// One mistake: where it stands, what is wrong, what was found and expected, and the way out.
 ///
 /// Its `Display` is one line:
 /// `a.yaml:14:5: Backup demo/nightly: spec.retentionPolicy.keepLst: unknown field; did you mean keepLast?`
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// The file, as it was named to [`read`](super::read).
+    /// The file, as it was named to [`read`](super::read); of an object of an API server its kind, namespace and name.
     pub file: String,
-    /// The line, from 1.
+    /// The line, from 1; 0 where there is none, in an object of an API server.
     pub line: usize,
-    /// The column in characters, from 1.
+    /// The column in characters, from 1; 0 as well where there is none.
     pub column: usize,
     /// The object it stands in, where that much could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -56,14 +74,20 @@ pub struct Problem {
     /// What to write instead.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suggestion: Option<String>,
+    /// What kind of mistake it is.
+    #[serde(skip)]
+    pub cause: Cause,
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { file, line, column, object, path, problem, found, expected, suggestion } = self;
-        write!(f, "{file}:{line}:{column}: ")?;
-        if let Some(object) = object {
-            write!(f, "{object}: ")?;
+        let Self { file, line, column, object, path, problem, found, expected, suggestion, cause: _ } = self;
+        match (line, object) {
+            // An object of an API server: its name is its place.
+            (0, Some(object)) => write!(f, "{object}: ")?,
+            (0, None) => write!(f, "{file}: ")?,
+            (_, None) => write!(f, "{file}:{line}:{column}: ")?,
+            (_, Some(object)) => write!(f, "{file}:{line}:{column}: {object}: ")?,
         }
         if !path.is_empty() {
             write!(f, "{path}: ")?;
