@@ -241,7 +241,7 @@ fn free(address: SocketAddr, output: &Output) -> Option<SocketAddr> {
 
 fn follow(options: &Options, output: &Output) -> Result<u8> {
     let stop = stop_flag()?;
-    let mut talk = Talk::new(output, true);
+    let mut talk = Talk::in_pod(output);
     let Ended { summary, failure: why } = pod::run(options, &stop, &mut |notice| talk.say(&notice)).map_err(failure)?;
     match why {
         Some(why) => Err(Failure::new(anyhow::anyhow!("{why}"))),
@@ -255,7 +255,7 @@ fn once(
     work: impl FnOnce(&AtomicBool, &mut dyn FnMut(Notice<'_>)) -> Result<(), CommandError>,
 ) -> Result<u8> {
     let stop: Arc<AtomicBool> = stop_flag()?;
-    let mut talk = Talk::new(output, true);
+    let mut talk = Talk::in_pod(output);
     match work(&stop, &mut |notice| talk.say(&notice)) {
         Ok(()) => Ok(code::SUCCESS),
         Err(CommandError::Pod(error)) => Err(failure(error)),

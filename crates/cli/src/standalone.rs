@@ -93,6 +93,8 @@ fn free_or_any(address: SocketAddr) -> SocketAddr {
 pub(crate) struct Talk<'a> {
     output: &'a Output,
     once: bool,
+    /// In a pod there is no folder, no keyboard, and its paths are of no use to a reader.
+    in_pod: bool,
     bars: Option<MultiProgress>,
     running: BTreeMap<String, (Option<ProgressBar>, Arc<AtomicBool>)>,
     told_how_to_look: bool,
@@ -101,7 +103,11 @@ pub(crate) struct Talk<'a> {
 impl<'a> Talk<'a> {
     pub(crate) fn new(output: &'a Output, once: bool) -> Self {
         let bars = output.has_bars().then(MultiProgress::new);
-        Self { output, once, bars, running: BTreeMap::new(), told_how_to_look: false }
+        Self { output, once, in_pod: false, bars, running: BTreeMap::new(), told_how_to_look: false }
+    }
+
+    pub(crate) fn in_pod(output: &'a Output) -> Self {
+        Self { in_pod: true, ..Self::new(output, false) }
     }
 
     fn line(&self, text: String) {
@@ -134,12 +140,14 @@ impl<'a> Talk<'a> {
             Notice::Started { id, object, monitor } => self.started(id, object, monitor),
             Notice::Ended { id, object, run, repository } => self.ended(id, object, run, repository),
             Notice::Waiting(_) if self.once => {}
+            Notice::Waiting(None) if self.in_pod => self.line("nothing is scheduled; waiting for changes".into()),
             Notice::Waiting(None) => {
                 self.line("nothing is scheduled; waiting for changes of the manifests (Ctrl-C stops)".into())
             }
             Notice::Waiting(Some(next)) => {
                 let wait = span(next.duration_since(Timestamp::now()));
-                self.line(format!("next at {}, in {wait} (Ctrl-C stops)", local(*next)));
+                let how_to_stop = if self.in_pod { "" } else { " (Ctrl-C stops)" };
+                self.line(format!("next at {}, in {wait}{how_to_stop}", local(*next)));
             }
             Notice::Stopped { id, object } => {
                 self.clear(id);
@@ -157,7 +165,8 @@ impl<'a> Talk<'a> {
         plan.warnings.iter().for_each(|warning| self.line(format!("warning: {warning}")));
         plan.errors.iter().for_each(|error| self.problem(format!("error: {error}")));
         if plan.backups.is_empty() && plan.recoveries.is_empty() {
-            self.problem("nothing is protected: no Backup, Restic or Recovery in the folder can be carried out".into());
+            let of = if self.in_pod { "of this pod" } else { "in the folder" };
+            self.problem(format!("nothing is protected: no Backup, Restic or Recovery {of} can be carried out"));
         }
         for backup in &plan.backups {
             let location = plan.repositories.iter().find(|repository| repository.id == backup.repository);
@@ -243,7 +252,12 @@ impl<'a> Talk<'a> {
             Outcome::Succeeded => self.line(line),
             Outcome::Incomplete | Outcome::Failed => self.problem(line),
         }
-        if !self.told_how_to_look && !self.once && run.outcome == Outcome::Succeeded && object.kind != "Recovery" {
+        if !self.told_how_to_look
+            && !self.once
+            && !self.in_pod
+            && run.outcome == Outcome::Succeeded
+            && object.kind != "Recovery"
+        {
             self.told_how_to_look = true;
             self.line(format!("  look into it: holdfast repo -r {repository} snapshots (restic reads it, too)"));
         }

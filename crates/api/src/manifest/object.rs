@@ -23,7 +23,7 @@ use crate::kinds::KindInfo;
 pub struct Object {
     /// The file, as it was named to [`read`](super::read).
     pub file: String,
-    /// The line it begins on, from 1.
+    /// The line it begins on, from 1; 0 in an object of an API server.
     pub line: usize,
     /// Group and version, as `apps/v1`.
     pub api_version: String,
@@ -123,7 +123,7 @@ pub(super) fn read(file: &str, mut tree: Node, faults: Vec<Finding>, origin: Ori
                 // Of many thousand objects only what is asked for: a server's have no lines.
                 let tree = match origin {
                     Origin::File => tree,
-                    Origin::Server => Node { value: Value::Null, ..tree },
+                    Origin::Server => Node { value: Value::Null, line: 0, column: 0, ..tree },
                 };
                 let object = Object {
                     file: file.to_owned(),

@@ -586,4 +586,9 @@ fn objects_of_a_server_are_known_by_their_names() {
     assert!(outcome.objects[0].json["metadata"].get("managedFields").is_none());
     let files: Vec<&str> = outcome.rejected.iter().map(|rejected| rejected.file.as_str()).collect();
     assert_eq!(files, ["Backup demo/wrong"]);
+    // Nobody wrote the lines that there would be.
+    let told: Vec<String> = outcome.errors.iter().map(ToString::to_string).collect();
+    assert!(!told.is_empty() && told.iter().all(|error| error.starts_with("Backup demo/wrong: spec.")), "{told:?}");
+    let later = outcome.objects[0].problem("spec.repository", "Repository demo/repo not found").to_string();
+    assert_eq!(later, "Backup demo/web: spec.repository: Repository demo/repo not found");
 }
