@@ -17,6 +17,9 @@ use crate::world::{name, text};
 
 /// How long one write may take: a server that does not answer must not hold up the rest for ever.
 const WITHIN: Duration = Duration::from_secs(30);
+/// How long the binding of a Role that was just written is tried again, and how long after the first try: an API server
+/// itself learns of the Role a moment after it has taken it.
+const BINDING: (u32, Duration) = (5, Duration::from_millis(100));
 
 /// Why an action was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -79,9 +82,18 @@ async fn attempt(client: &Client, action: Action, what: &str) -> Result<(), Exec
             let api = api(client, text(&object, "/kind"), text(&object, "/metadata/namespace"))?;
             let params = PatchParams::apply(&manager).force();
             let name = name(&object).to_owned();
-            let done = match subresource {
-                Some(_) => api.patch_status(&name, &params, &Patch::Apply(&object)).await,
-                None => api.patch(&name, &params, &Patch::Apply(&object)).await,
+            let mut tries = 0;
+            let done = loop {
+                let done = match subresource {
+                    Some(_) => api.patch_status(&name, &params, &Patch::Apply(&object)).await,
+                    None => api.patch(&name, &params, &Patch::Apply(&object)).await,
+                };
+                let is_missing = done.as_ref().is_err_and(|error| is(error, StatusCode::NOT_FOUND));
+                match binds_again_after(text(&object, "/kind"), tries).filter(|_| is_missing) {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => break done,
+                }
+                tries += 1;
             };
             // A status of what is gone has no meaning any more.
             let is_moot = subresource.is_some();
@@ -129,6 +141,12 @@ async fn attempt(client: &Client, action: Action, what: &str) -> Result<(), Exec
     }
 }
 
+/// How long after a failure an object of this kind is tried again because what it names was not found.
+fn binds_again_after(kind: &str, tries: u32) -> Option<Duration> {
+    let (most, first) = BINDING;
+    (kind == "RoleBinding" && tries < most).then(|| first * 2_u32.pow(tries))
+}
+
 fn finish<T>(done: Result<T, Error>, what: &str) -> Result<(), ExecuteError> {
     match done {
         Ok(_) => Ok(()),
@@ -159,5 +177,18 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::Create { because, object } => format!("create {}: {because}", of(object)),
         Action::Delete { because, object, .. } => format!("delete {object}: {because}"),
         Action::Evict { because, object, .. } => format!("evict {object}: {because}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_waits_for_its_role_a_bounded_time_and_nothing_else_does() {
+        let pauses: Vec<Duration> = (0..).map_while(|tries| binds_again_after("RoleBinding", tries)).collect();
+        assert_eq!(pauses.len(), 5);
+        assert!(pauses.iter().sum::<Duration>() < WITHIN / 5, "{pauses:?}");
+        assert_eq!(binds_again_after("Role", 0), None);
     }
 }
