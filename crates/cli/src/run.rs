@@ -17,6 +17,10 @@ pub(crate) struct RunArgs {
     /// The image of the containers that it adds to workloads and runs in Jobs, which is its own
     #[arg(long)]
     image: String,
+    /// The image of these containers, at once and everywhere. Without it those that are there keep theirs until something
+    /// else of them changes
+    #[arg(long, value_name = "IMAGE")]
+    agent_image: Option<String>,
     /// When that image is pulled
     #[arg(long, value_enum)]
     image_pull_policy: Option<PullPolicy>,
@@ -55,11 +59,13 @@ enum PullPolicy {
 }
 
 pub(crate) fn run(args: RunArgs, output: &Output) -> Result<u8> {
+    let agent_image = args.agent_image.filter(|image| !image.is_empty());
     let settings = Settings {
         image_pull_policy: args.image_pull_policy.map(|policy| format!("{policy:?}")),
         pushgateway_url: args.pushgateway_url.filter(|url| !url.is_empty()),
         jobs_max: args.max_concurrent_jobs.max(1),
-        ..Settings::new(args.image)
+        is_image_said: agent_image.is_some(),
+        ..Settings::new(agent_image.unwrap_or(args.image))
     };
     let options = Options {
         settings,

@@ -4,14 +4,15 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::cache::Cache;
-use crate::world::{moment, name, text};
+use crate::sidecar::is_outdated;
+use crate::world::{WORKLOADS, controller, moment, name, text};
 
 /// Counters of the operator itself.
 #[derive(Debug, Default)]
@@ -19,11 +20,18 @@ pub(crate) struct Metrics {
     decisions: AtomicU64,
     decision_micros: AtomicU64,
     leads: AtomicBool,
+    /// The image of agents.
+    image: OnceLock<String>,
     /// By kind of action and whether it succeeded.
     writes: Mutex<BTreeMap<(&'static str, bool), u64>>,
 }
 
 impl Metrics {
+    /// Agents are given this image.
+    pub(crate) fn agent_image(&self, image: &str) {
+        let _ = self.image.set(image.to_owned());
+    }
+
     /// A namespace was decided on.
     pub(crate) fn decided(&self, took: Duration) {
         self.decisions.fetch_add(1, Ordering::Relaxed);
@@ -57,6 +65,12 @@ impl Metrics {
         let leads = f64::from(u8::from(self.leads.load(Ordering::Relaxed)));
         page.add("holdfast_operator_leader", "gauge", "1 if this operator leads", &[], Some(leads));
         page.add("holdfast_operator_objects", "gauge", "Objects that are watched", &[], Some(cache.len() as f64));
+        let image = self.image.get().map_or("", String::as_str);
+        let workloads = WORKLOADS.iter().flat_map(|kind| cache.all(kind.name()));
+        let outdated = workloads.filter(|workload| controller(workload).is_none() && is_outdated(workload, image));
+        let outdated = outdated.count() as f64;
+        let help = "Workloads whose agents are of another version than the operator";
+        page.add("holdfast_operator_outdated_agents", "gauge", help, &[], Some(outdated));
         let decisions = self.decisions.load(Ordering::Relaxed) as f64;
         page.add("holdfast_operator_decisions_total", "counter", "Decisions on a namespace", &[], Some(decisions));
         let seconds = self.decision_micros.load(Ordering::Relaxed) as f64 / 1e6;

@@ -78,6 +78,7 @@ async fn work(options: Options, tell: Tell) -> Result<(), RunError> {
     let client = Client::try_from(config).map_err(|error| RunError::Client(Box::new(error)))?;
     let cache = Arc::new(Cache::default());
     let metrics = Arc::new(Metrics::default());
+    metrics.agent_image(&options.settings.image);
     let (ready, is_ready) = watch::channel(true);
     let served = Served { cache: Arc::clone(&cache), metrics: Arc::clone(&metrics), ready: is_ready };
     let mut candidate = Candidate::new(client.clone(), &namespace, options.identity.clone(), Arc::clone(&tell));

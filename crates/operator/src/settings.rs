@@ -5,6 +5,9 @@
 pub struct Settings {
     /// The image of our containers, as `registry/holdfast:1.0`.
     pub image: String,
+    /// Whether that image was asked for, so that every container has it at once. Otherwise those that are there keep theirs
+    /// until something else of them changes.
+    pub is_image_said: bool,
     /// When our image is pulled; none leaves it to Kubernetes.
     pub image_pull_policy: Option<String>,
     /// The Pushgateway that runs push their metrics to; none for none.
@@ -16,7 +19,7 @@ pub struct Settings {
 impl Settings {
     /// Settings with the defaults, for containers of `image`.
     pub fn new(image: impl Into<String>) -> Self {
-        Self { image: image.into(), image_pull_policy: None, pushgateway_url: None, jobs_max: 4 }
+        Self { image: image.into(), is_image_said: false, image_pull_policy: None, pushgateway_url: None, jobs_max: 4 }
     }
 
     /// Our image, with another tag where a first-generation `Restic` asks for one: a tag, or a whole image.

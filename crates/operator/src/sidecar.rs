@@ -45,20 +45,28 @@ pub(crate) fn inject(protected: Protected<'_>, objects: &Objects<'_>, settings: 
         None if waits || is_empty(&found) => return None,
         None => (format!("nothing backs up or recovers {} any more", target.key()), json!({})),
         Some(injection) => {
-            let mut spec = injection.spec();
-            let has_more = !names_of(&found).is_subset(&names_of(&spec));
-            if has_more && waits {
-                // Of what is tied and cannot be carried out for now, nothing is taken away.
-                let mut all = found;
-                merge::apply(&mut all, &spec);
-                spec = all;
-            }
-            let is_there = merge::contains(&found_template["spec"], &spec);
-            let template = template(spec);
-            if is_there && (waits || !has_more && merge::contains(found_template, &template)) {
+            let wanted = injection.spec();
+            let has_more = !names_of(&found).is_subset(&names_of(&wanted));
+            let complete = |mut spec: Value| {
+                if has_more && waits {
+                    // Of what is tied and cannot be carried out for now, nothing is taken away.
+                    let mut all = found.clone();
+                    merge::apply(&mut all, &spec);
+                    spec = all;
+                }
+                spec
+            };
+            let is_there = |spec: Value| {
+                let is_there = merge::contains(&found_template["spec"], &spec);
+                is_there && (waits || !has_more && merge::contains(found_template, &template(spec)))
+            };
+            // A newer operator alone restarts no pod: its image comes with the next change.
+            let as_it_is = with_images_of(&found, wanted.clone(), settings);
+            let wanted = complete(wanted);
+            if is_there(wanted.clone()) || as_it_is.is_some_and(|as_it_is| is_there(complete(as_it_is))) {
                 return None;
             }
-            (format!("{} is protected", target.key()), template)
+            (format!("{} is protected", target.key()), template(wanted))
         }
     };
     Some(Action::Apply {
@@ -89,6 +97,39 @@ fn ours(spec: &Value) -> Value {
         "initContainers": list("initContainers", is_ours),
         "volumes": list("volumes", is_our_volume),
     })
+}
+
+/// What is wanted, with the images of ours that are there; none where the image is said, or nothing differs by it.
+fn with_images_of(found: &Value, mut wanted: Value, settings: &Settings) -> Option<Value> {
+    if settings.is_image_said {
+        return None;
+    }
+    let mut differs = false;
+    for field in ["containers", "initContainers"] {
+        // Not by an index, which would put in what is missing.
+        let list = wanted.get_mut(field).and_then(Value::as_array_mut);
+        for container in list.into_iter().flatten() {
+            let name = text(container, "/name").to_owned();
+            let there = found[field].as_array().into_iter().flatten().find(|there| text(there, "/name") == name);
+            if let Some(there) = there
+                .filter(|there| container["image"] == json!(settings.image) && there["image"] != container["image"])
+            {
+                container["image"] = there["image"].clone();
+                differs = true;
+            }
+        }
+    }
+    differs.then_some(wanted)
+}
+
+/// Whether a workload's pods hold a container of ours with another image than the operator would give it now.
+pub(crate) fn is_outdated(workload: &Value, image: &str) -> bool {
+    let ours = ours(&workload["spec"]["template"]["spec"]);
+    let containers = ["containers", "initContainers"].into_iter().flat_map(|field| ours[field].as_array()).flatten();
+    let name = |image: &str| image.rsplit_once(':').map_or(image, |(name, _)| name).to_owned();
+    // Images of templates are their owners' to choose.
+    let mut images = containers.map(|container| text(container, "/image"));
+    images.any(|found| found != image && name(found) == name(image))
 }
 
 fn is_empty(spec: &Value) -> bool {

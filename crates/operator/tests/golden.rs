@@ -284,3 +284,25 @@ fn take_away(found: &mut Value, manager: &str, subresource: Option<&str>, applie
 fn is_fact(field: &str) -> bool {
     !["conditions", "phase", "observedGeneration", "history", "stats"].contains(&field) && !field.ends_with("Time")
 }
+
+#[test]
+fn a_newer_operator_alone_restarts_nothing() {
+    let mut updated = 0;
+    for mut case in cases() {
+        for _ in 0..ROUNDS_MAX {
+            case.decide().actions.into_iter().for_each(|action| carry_out(&mut case.objects, action));
+        }
+        let touches_pods = |action: &Action| match action {
+            Action::Apply { object, subresource: None, .. } => object["spec"]["template"].is_object(),
+            Action::Evict { .. } => true,
+            _ => false,
+        };
+        case.settings.image = "registry.example/holdfast:2.0".to_owned();
+        let touched: Vec<Action> = case.decide().actions.into_iter().filter(touches_pods).collect();
+        assert!(touched.is_empty(), "{}: {touched:#?}", case.name);
+        // Told to, it brings its image everywhere.
+        case.settings.is_image_said = true;
+        updated += case.decide().actions.iter().filter(|action| touches_pods(action)).count();
+    }
+    assert!(updated > 20, "only {updated} workloads were brought up to date");
+}
