@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use holdfast_api::names::pod as names;
 use holdfast_api::stash::RecoverTo;
 use holdfast_plan::{
-    Due, Host, MANAGED_BY, ObjectKey, Place, Plan, PlannedRecovery, Settings as PlanSettings, Target, TargetKind, Wait, plan,
+    Due, Host, MANAGED_BY, ObjectKey, Place, Plan, PlannedRecovery, Settings as PlanSettings, Target, TargetKind, Wait,
+    plan,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -209,7 +210,9 @@ impl Deciding<'_> {
         let makes = |planned: &&holdfast_plan::PlannedBackup| {
             // Of a DaemonSet one node stands for all; the name of the repository says which is meant.
             let id = match planned.target.kind {
-                TargetKind::DaemonSet => format!("{}/{}", planned.target.namespace, Host::of_pod(&planned.target, "", "").instance),
+                TargetKind::DaemonSet => {
+                    format!("{}/{}", planned.target.namespace, Host::of_pod(&planned.target, "", "").instance)
+                }
                 _ => return planned.repository == *named,
             };
             named.starts_with(&id)
