@@ -134,37 +134,49 @@ func (c *controller) copyVolume(id, to string) error {
 
 func (c *controller) DeleteVolume(_ context.Context, r *csi.DeleteVolumeRequest) (*csi.DeleteVolumeResponse, error) {
 	id := r.GetVolumeId()
-	if id == "" {
-		return nil, status.Error(codes.InvalidArgument, "the volume ID is missing")
-	}
-	if !safeID.MatchString(id) { // never ours
-		return &csi.DeleteVolumeResponse{}, nil
-	}
-	end, err := c.store.begin(id)
-	if err != nil {
-		return nil, err
-	}
-	defer end()
-	found, err := c.store.volume(id)
-	if err != nil && status.Code(err) != codes.NotFound {
-		return nil, err
-	}
-	if err == nil {
+	err := c.delete("volume", id, c.store.volumeFolder(id), func() error {
+		found, err := c.store.volume(id)
+		if err != nil {
+			return err
+		}
 		if err := c.faults.make(deleteVolume, found.Namespace, found.Faults); err != nil {
-			return nil, err
+			return err
 		}
 		publications, err := c.store.publications(id)
 		if err != nil {
-			return nil, internal("cannot tell where volume %s is mounted: %v", id, err)
+			return internal("cannot tell where volume %s is mounted: %v", id, err)
 		}
 		if len(publications) > 0 {
-			return nil, status.Errorf(codes.FailedPrecondition, "volume %s is mounted on %s", id, publications[0].Node)
+			return status.Errorf(codes.FailedPrecondition, "volume %s is mounted on %s", id, publications[0].Node)
 		}
-	}
-	if err := remove(c.store.volumeFolder(id)); err != nil {
-		return nil, internal("cannot delete volume %s: %v", id, err)
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	return &csi.DeleteVolumeResponse{}, nil
+}
+
+// delete removes the folder of a volume or snapshot unless check forbids it; what check does not find is gone already.
+func (c *controller) delete(kind, id, folder string, check func() error) error {
+	if id == "" {
+		return status.Errorf(codes.InvalidArgument, "the %s ID is missing", kind)
+	}
+	if !safeID.MatchString(id) { // never ours
+		return nil
+	}
+	end, err := c.store.begin(id)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if err := check(); err != nil && status.Code(err) != codes.NotFound {
+		return err
+	}
+	if err := remove(folder); err != nil {
+		return internal("cannot delete %s %s: %v", kind, id, err)
+	}
+	return nil
 }
 
 func (c *controller) ValidateVolumeCapabilities(_ context.Context, r *csi.ValidateVolumeCapabilitiesRequest) (*csi.ValidateVolumeCapabilitiesResponse, error) {
@@ -271,28 +283,15 @@ func (s snapshot) describe(id string) *csi.Snapshot {
 
 func (c *controller) DeleteSnapshot(_ context.Context, r *csi.DeleteSnapshotRequest) (*csi.DeleteSnapshotResponse, error) {
 	id := r.GetSnapshotId()
-	if id == "" {
-		return nil, status.Error(codes.InvalidArgument, "the snapshot ID is missing")
-	}
-	if !safeID.MatchString(id) { // never ours
-		return &csi.DeleteSnapshotResponse{}, nil
-	}
-	end, err := c.store.begin(id)
+	err := c.delete("snapshot", id, c.store.snapshotFolder(id), func() error {
+		found, err := c.store.snapshot(id)
+		if err != nil {
+			return err
+		}
+		return c.faults.make(deleteSnapshot, found.Namespace, found.Faults)
+	})
 	if err != nil {
 		return nil, err
-	}
-	defer end()
-	found, err := c.store.snapshot(id)
-	if err != nil && status.Code(err) != codes.NotFound {
-		return nil, err
-	}
-	if err == nil {
-		if err := c.faults.make(deleteSnapshot, found.Namespace, found.Faults); err != nil {
-			return nil, err
-		}
-	}
-	if err := remove(c.store.snapshotFolder(id)); err != nil {
-		return nil, internal("cannot delete snapshot %s: %v", id, err)
 	}
 	return &csi.DeleteSnapshotResponse{}, nil
 }

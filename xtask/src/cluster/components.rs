@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::layout::{CONTROL_ADDRESS, DRIVER, FAULTS, INSIDE, Node, PODS, SERVICES, STORAGE};
+use super::layout::{CONTROL_ADDRESS, DRIVER, FAULTS, INSIDE, Node, PODS, SERVICES, STORAGE, TOXIPROXY_PORT};
 use crate::tools::CSI_DRIVER;
 
 /// Where a program runs.
@@ -127,6 +127,12 @@ impl Programs<'_> {
 
     pub(super) fn coredns(&self) -> Component {
         self.control("coredns", "coredns", vec!["-conf".into(), format!("{INSIDE}/Corefile")])
+    }
+
+    /// Connections that tests delay, silence, cut or refuse go through it.
+    pub(super) fn toxiproxy(&self) -> Component {
+        let arguments = [("host", CONTROL_ADDRESS.into()), ("port", TOXIPROXY_PORT.into())];
+        self.control("toxiproxy", "toxiproxy", flags(&arguments))
     }
 
     /// The driver as the sidecars see it: the same program as on the nodes, over the same folder, on no node.

@@ -15,6 +15,8 @@ pub(super) const STORAGE: &str = "/run/cluster/storage";
 pub(super) const FAULTS: &str = "/run/cluster/faults";
 /// The API server, CoreDNS and everything else that no node runs.
 pub(super) const CONTROL_ADDRESS: &str = "10.77.0.1";
+/// Where toxiproxy takes its orders, at [`CONTROL_ADDRESS`].
+pub(super) const TOXIPROXY_PORT: &str = "8474";
 pub(super) const NODE_PREFIX: &str = "10.77.0";
 pub(super) const SERVICES: &str = "10.96.0.0/16";
 /// The first address of [`SERVICES`], which Kubernetes gives to the API server.

@@ -90,6 +90,7 @@ impl Start<'_> {
         supervisor.begin(programs.etcd())?;
         supervisor.begin(programs.apiserver())?;
         supervisor.begin(programs.csi_controller())?;
+        supervisor.begin(programs.toxiproxy())?;
         self.wait("apiserver", "it does not get ready", || self.api_is_ready())?;
         say(&Progress::Step("API server ready".into()))?;
         supervisor.begin(programs.controller_manager())?;

@@ -122,7 +122,7 @@ impl Stage {
     fn run(self, e2e: &e2e::Arguments, summary: &mut Summary) -> Result<()> {
         let cache = Cache::open()?;
         match self {
-            Self::Tools => tools::install(&cache, &tools::FOR_TESTS),
+            Self::Tools => tools::install(&cache, &tools::for_tests()),
             Self::Fmt => command::run(workspace(cargo()).args(["fmt", "--all", "--check"])),
             Self::Clippy => command::run(workspace(cargo()).args([
                 "clippy",

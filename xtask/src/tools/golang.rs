@@ -140,14 +140,6 @@ pub(super) const TOXIPROXY: Module = Module {
     }],
 };
 
-pub(super) const KWOK: Module = Module {
-    folder: "kwok",
-    module: "sigs.k8s.io/kwok",
-    version: "v0.7.0",
-    link: "",
-    programs: &[program("kwok", "sigs.k8s.io/kwok/cmd/kwok")],
-};
-
 /// Builds those programs of `module` that are not there in its version. Sources and what is compiled of them are kept
 /// apart from the user's own Go caches until [`clean`]: all modules together would leave 20 GB there.
 pub(super) fn install(cache: &Cache, module: &Module) -> Result<()> {
@@ -309,7 +301,6 @@ mod tests {
             SNAPSHOTTER,
             HELM,
             TOXIPROXY,
-            KWOK,
         ];
         for module in modules {
             let text = fs::read_to_string(folder(module.folder).join("go.mod")).unwrap();

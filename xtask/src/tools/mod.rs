@@ -62,41 +62,22 @@ pub(crate) enum Tool {
     Csi,
     /// Helm
     Helm,
-    /// toxiproxy, which delays and refuses connections
+    /// toxiproxy, which delays, cuts and refuses connections
     Toxiproxy,
-    /// kwok, which makes nodes and pods that exist in the API only
-    Kwok,
 }
 
-/// What `cargo xtask test` needs.
-pub(crate) const FOR_TESTS: [Tool; 14] = [
-    Tool::Packages,
-    Tool::Restic,
-    Tool::Rclone,
-    Tool::Minio,
-    Tool::FakeGcsServer,
-    Tool::CargoDeny,
-    Tool::NodePackages,
-    Tool::Kubernetes,
-    Tool::Etcd,
-    Tool::Coredns,
-    Tool::Csi,
-    Tool::Helm,
-    Tool::Toxiproxy,
-    Tool::Kwok,
-];
+/// What `cargo xtask test` needs beside [`FOR_CLUSTER`].
+const FOR_TESTS: [Tool; 6] =
+    [Tool::Packages, Tool::Restic, Tool::Rclone, Tool::Minio, Tool::FakeGcsServer, Tool::CargoDeny];
 
 /// What a test cluster needs.
-pub(crate) const FOR_CLUSTER: [Tool; 8] = [
-    Tool::NodePackages,
-    Tool::Kubernetes,
-    Tool::Etcd,
-    Tool::Coredns,
-    Tool::Csi,
-    Tool::Helm,
-    Tool::Toxiproxy,
-    Tool::Kwok,
-];
+pub(crate) const FOR_CLUSTER: [Tool; 7] =
+    [Tool::NodePackages, Tool::Kubernetes, Tool::Etcd, Tool::Coredns, Tool::Csi, Tool::Helm, Tool::Toxiproxy];
+
+/// All that `cargo xtask test` needs.
+pub(crate) fn for_tests() -> Vec<Tool> {
+    [FOR_TESTS.as_slice(), &FOR_CLUSTER].concat()
+}
 
 /// The restic to run: the one that `HOLDFAST_RESTIC` names, else the installed one.
 pub(crate) fn restic(cache: &Cache) -> PathBuf {
@@ -105,7 +86,7 @@ pub(crate) fn restic(cache: &Cache) -> PathBuf {
 
 /// The task itself.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    let chosen = if arguments.names.is_empty() { FOR_TESTS.to_vec() } else { arguments.names.clone() };
+    let chosen = if arguments.names.is_empty() { for_tests() } else { arguments.names.clone() };
     install(&Cache::open()?, &chosen)
 }
 
@@ -136,7 +117,6 @@ fn install_one(cache: &Cache, tool: Tool) -> Result<()> {
             .and_then(|()| golang::csi_driver(cache)),
         Tool::Helm => golang::install(cache, &golang::HELM),
         Tool::Toxiproxy => golang::install(cache, &golang::TOXIPROXY),
-        Tool::Kwok => golang::install(cache, &golang::KWOK),
         Tool::CargoDeny => cargo_deny(cache),
     }
     .with_context(|| format!("cannot install {name}"))

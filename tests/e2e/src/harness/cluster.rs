@@ -1,6 +1,5 @@
 //! The cluster that runs these tests: found by `KUBECONFIG`, never started from here.
 
-use std::net::{IpAddr, ToSocketAddrs, UdpSocket};
 use std::process::Command;
 
 use kube::{Client, Config};
@@ -35,15 +34,4 @@ impl Test {
         assert!(output.status.success(), "helm {}: {}: {said}", arguments.join(" "), output.status);
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
-}
-
-/// The address of this process towards the cluster, that pods can reach too.
-pub(super) async fn own_address() -> IpAddr {
-    let server = Config::infer().await.expect("a kubeconfig").cluster_url;
-    let host = server.host().unwrap_or_default().trim_matches(['[', ']']);
-    let server = (host, 443).to_socket_addrs().ok().and_then(|mut all| all.next()).expect("the API server's address");
-    // No packet is sent: connecting a datagram socket only chooses the route.
-    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    socket.connect(server).expect("a route to the API server");
-    socket.local_addr().expect("an address").ip()
 }

@@ -1,15 +1,17 @@
-//! A Service that can be delayed, silenced, cut or refused: TCP through this process, on its way to the real one.
+//! A Service that can be delayed, silenced, cut or refused: its connections go through toxiproxy, which every test
+//! cluster runs beside its API server, on their way to the real one.
 
 use std::net::SocketAddr;
+use std::process::Command;
 use std::time::Duration;
 
-use futures_util::future::{Either, select};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
 
-use super::{Test, Value, cluster};
+use super::{Test, Value};
+
+/// Where toxiproxy is, and where on that host it takes its orders.
+const HOST: &str = "10.77.0.1";
+const ORDERS: &str = "http://10.77.0.1:8474/proxies";
 
 /// What happens to the connections of a [`Proxy`], open ones included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +20,7 @@ pub(crate) enum Flow {
     Open,
     /// Every piece of data waits this long.
     Slow(Duration),
-    /// Connections are accepted and stay, no byte passes.
+    /// Connections are accepted and stay, no byte passes; they end with the silence.
     Silent,
     /// Open connections end and new ones are refused.
     Refuse,
@@ -28,34 +30,27 @@ pub(crate) enum Flow {
 
 /// Stands for a Service until it is dropped.
 pub(crate) struct Proxy {
-    flow: watch::Sender<Flow>,
-}
-
-impl Proxy {
-    /// From now on.
-    pub(crate) fn set(&self, flow: Flow) {
-        self.flow.send_replace(flow);
-    }
+    url: String,
 }
 
 impl Test {
-    /// Makes the Service `name` with this port, whose connections go through this process to `upstream`.
+    /// Makes the Service `name` with this port, whose connections go through toxiproxy to `upstream`.
     pub(crate) async fn proxy(&self, name: &str, port: u16, upstream: SocketAddr) -> Proxy {
-        let listener = TcpListener::bind((cluster::own_address().await, 0)).await.expect("a port");
-        let here = listener.local_addr().expect("an address");
+        let id = format!("{}-{name}", self.namespace);
+        let wanted = json!({"name": id, "listen": format!("{HOST}:0"), "upstream": upstream, "enabled": true});
+        let made = order("POST", ORDERS, &wanted);
+        let listen: SocketAddr = made["listen"].as_str().and_then(|address| address.parse().ok()).expect("an address");
         let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name},
             "spec": {"ports": [{"name": "tcp", "port": port}]}});
         let slice = json!({"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
-            "addressType": "IPv4", "ports": [{"name": "tcp", "port": here.port()}],
-            "endpoints": [{"addresses": [here.ip()]}]});
+            "addressType": "IPv4", "ports": [{"name": "tcp", "port": listen.port()}],
+            "endpoints": [{"addresses": [listen.ip()]}]});
         self.apply(&format!("{service}\n---\n{slice}")).await;
-        let (flow, commands) = watch::channel(Flow::Open);
-        tokio::spawn(accept(listener, upstream, commands));
-        Proxy { flow }
+        Proxy { url: format!("{ORDERS}/{id}") }
     }
 
-    /// Where the first ready pod of a Service answers; reachable from this process, which its own address is not.
+    /// Where the first ready pod of a Service answers; reachable by toxiproxy, which its own address is not.
     pub(crate) async fn endpoint(&self, service: &str) -> SocketAddr {
         let labels = format!("kubernetes.io/service-name={service}");
         let first = |slices: &[Value]| {
@@ -71,77 +66,48 @@ impl Test {
     }
 }
 
-/// Ends with the [`Proxy`] that holds the other end of `commands`.
-async fn accept(listener: TcpListener, upstream: SocketAddr, mut commands: watch::Receiver<Flow>) {
-    let here = listener.local_addr().expect("an address");
-    let mut listener = Some(listener);
-    loop {
-        let flow = *commands.borrow_and_update();
-        if flow == Flow::Refuse {
-            listener = None;
-        } else if listener.is_none() {
-            listener = Some(TcpListener::bind(here).await.expect("the port once more"));
+impl Proxy {
+    /// From now on.
+    pub(crate) fn set(&self, flow: Flow) {
+        let toxics = format!("{}/toxics", self.url);
+        for toxic in order("GET", &toxics, &Value::Null).as_array().into_iter().flatten() {
+            order("DELETE", &format!("{toxics}/{}", toxic["name"].as_str().unwrap_or_default()), &Value::Null);
         }
-        let connection = async {
-            match &listener {
-                Some(listener) => listener.accept().await,
-                None => std::future::pending().await,
-            }
+        order("POST", &self.url, &json!({"enabled": flow != Flow::Refuse}));
+        let (kind, attributes) = match flow {
+            Flow::Open | Flow::Refuse => return,
+            Flow::Slow(time) => ("latency", json!({"latency": time.as_millis() as u64})),
+            Flow::Silent => ("timeout", json!({"timeout": 0})),
+            Flow::CutAfter(bytes) => ("limit_data", json!({"bytes": bytes})),
         };
-        tokio::select! {
-            changed = commands.changed() => if changed.is_err() { return },
-            Ok((client, _)) = connection => { tokio::spawn(carry(client, upstream, commands.clone())); }
+        for stream in ["upstream", "downstream"] {
+            order("POST", &toxics, &json!({"type": kind, "stream": stream, "attributes": attributes}));
         }
     }
 }
 
-/// One connection, until either side ends it.
-async fn carry(client: TcpStream, upstream: SocketAddr, commands: watch::Receiver<Flow>) {
-    let Ok(server) = TcpStream::connect(upstream).await else { return };
-    let ((client_in, client_out), (server_in, server_out)) = (client.into_split(), server.into_split());
-    let there = std::pin::pin!(copy(client_in, server_out, commands.clone()));
-    let back = std::pin::pin!(copy(server_in, client_out, commands));
-    // A half that was only closed for writing lets the other go on; one that broke ends both.
-    if let Either::Left((true, rest)) | Either::Right((true, rest)) = match select(there, back).await {
-        Either::Left((whole, back)) => Either::Left((whole, Either::Left(back))),
-        Either::Right((whole, there)) => Either::Right((whole, Either::Right(there))),
-    } {
-        rest.await;
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Err(error) = ask("DELETE", &self.url, &Value::Null) {
+            println!("cannot end a proxy: {error}");
+        }
     }
 }
 
-/// One direction; true when it ended by itself.
-async fn copy(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut commands: watch::Receiver<Flow>,
-) -> bool {
-    let mut buffer = vec![0; 64 << 10];
-    let mut passed = 0;
-    loop {
-        let length = tokio::select! {
-            read = from.read(&mut buffer) => match read {
-                Ok(0) => return true,
-                Ok(length) => length,
-                Err(_) => return false,
-            },
-            () = async { drop(commands.wait_for(|flow| *flow == Flow::Refuse).await) } => return false,
-        };
-        let flow = *commands.borrow_and_update();
-        match flow {
-            Flow::Open => {}
-            Flow::Slow(time) => tokio::time::sleep(time).await,
-            Flow::Silent => drop(commands.wait_for(|flow| *flow != Flow::Silent).await),
-            Flow::Refuse => return false,
-            Flow::CutAfter(bytes) if passed + length <= bytes => {}
-            Flow::CutAfter(bytes) => {
-                _ = to.write_all(&buffer[..bytes.saturating_sub(passed)]).await;
-                return false;
-            }
-        }
-        if to.write_all(&buffer[..length]).await.is_err() {
-            return false;
-        }
-        passed += length;
+/// What toxiproxy must do.
+fn order(method: &str, url: &str, body: &Value) -> Value {
+    ask(method, url, body).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Asks toxiproxy; null when it has nothing to say.
+fn ask(method: &str, url: &str, body: &Value) -> Result<Value, String> {
+    let mut curl = Command::new("curl");
+    curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "10", "--request", method, url]);
+    curl.args(["--data", &body.to_string()]);
+    let output = curl.output().map_err(|error| format!("cannot start curl: {error}"))?;
+    let (said, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    if !output.status.success() {
+        return Err(format!("toxiproxy, {method} {url}: {error}{said}"));
     }
+    Ok(serde_json::from_str(&said).unwrap_or_default())
 }
