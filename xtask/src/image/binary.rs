@@ -2,7 +2,7 @@
 //! the workspace's dependencies anew each time.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -28,7 +28,7 @@ pub(super) fn build(cache: &Cache, form: Form) -> Result<PathBuf> {
             .args(["build", "--locked", "--package", "holdfast", "--bin", "holdfast", "--target", TARGET])
             .args(["--profile", profile])
             .env("CARGO_TARGET_DIR", &folder)
-            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags(form)?)
+            .env("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS", flags(form, &folder)?)
             // Names of functions stay, for a panic; tables of lines are most of the size.
             .env("CARGO_PROFILE_RELEASE_STRIP", "debuginfo")
             .env("CARGO_PROFILE_DEV_STRIP", "debuginfo")
@@ -50,7 +50,7 @@ pub(super) fn build(cache: &Cache, form: Form) -> Result<PathBuf> {
 
 /// Linked with the C library. A release does not tell where it was built, so two checkouts give the same program; while
 /// developing, they share what is built of the dependencies instead.
-fn flags(form: Form) -> Result<String> {
+fn flags(form: Form, target: &Path) -> Result<String> {
     let mut flags = "-Ctarget-feature=+crt-static".to_owned();
     if form == Form::Release {
         let home = match std::env::var_os("CARGO_HOME") {
@@ -59,7 +59,8 @@ fn flags(form: Form) -> Result<String> {
                 PathBuf::from(std::env::var_os("HOME").context("neither CARGO_HOME nor HOME is set")?).join(".cargo")
             }
         };
-        for (folder, name) in [(root().to_owned(), "/holdfast"), (home, "/cargo")] {
+        // Code that build scripts write is in the target folder. The last that fits a path counts.
+        for (folder, name) in [(root(), "/holdfast"), (home.as_path(), "/cargo"), (target, "/target")] {
             flags += &format!(" --remap-path-prefix={}={name}", folder.display());
         }
     }
