@@ -10,7 +10,7 @@ use crate::{Cancel, Entry, Error, ErrorKind, Result, Store};
 /// How long to try again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// Tries in all, the first included. Default: 10.
+    /// Tries in all, the first included. Default: 50, more than there is time for.
     pub attempts_max: u32,
     /// No new try begins later than this after the first. Default: 15 minutes, as in restic.
     pub elapsed_max: Duration,
@@ -23,7 +23,7 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
-            attempts_max: 10,
+            attempts_max: 50,
             elapsed_max: Duration::from_secs(15 * 60),
             delay_first: Duration::from_millis(500),
             delay_max: Duration::from_secs(60),
@@ -210,6 +210,7 @@ mod tests {
         start: Instant,
         slept: Mutex<Vec<Duration>>,
         cancelled_in_sleep: Option<usize>,
+        chance: f64,
     }
 
     impl Pause for &Imagined {
@@ -224,12 +225,12 @@ mod tests {
             }
         }
         fn chance(&self) -> f64 {
-            1.0
+            self.chance
         }
     }
 
     fn imagined() -> Imagined {
-        Imagined { start: Instant::now(), slept: Mutex::default(), cancelled_in_sleep: None }
+        Imagined { start: Instant::now(), slept: Mutex::default(), cancelled_in_sleep: None, chance: 1.0 }
     }
 
     fn policy(attempts_max: u32) -> RetryPolicy {
@@ -322,6 +323,20 @@ mod tests {
         Retry::with_pause(&store, limited, &clock).delete("a").unwrap_err();
         // 0.5 + 1 + 2 s; another 4 s would be too late.
         assert_eq!(store.count(Operation::Delete), 4);
+    }
+
+    #[test]
+    fn an_outage_is_waited_out_for_as_long_as_is_said() {
+        for (chance, least) in [(0.0, 14 * 60 + 30), (1.0, 14 * 60)] {
+            let (store, clock) = (faulty(), Imagined { chance, ..imagined() });
+            store.inject(Rule::any(LATER));
+            // Refused at once, as by a server that is not there: only the waits take time.
+            let retry = Retry::with_pause(&store, RetryPolicy::default(), &clock);
+            retry.get("a").unwrap_err();
+            let waited: Duration = clock.slept.lock().unwrap().iter().sum();
+            let most = RetryPolicy::default().elapsed_max;
+            assert!(waited >= Duration::from_secs(least) && waited <= most, "{waited:?} with chance {chance}");
+        }
     }
 
     #[test]
