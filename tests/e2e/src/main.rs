@@ -11,8 +11,12 @@
     reason = "a test fails by panicking and says why on its output"
 )]
 
+mod changes;
+mod defaults;
 mod faults;
 mod harness;
+mod kinds;
 mod operator;
+mod people;
 mod platform;
 mod scale;

@@ -12,7 +12,7 @@ impl Test {
     /// Makes these objects, many at once.
     pub(crate) async fn create_many(&self, objects: impl IntoIterator<Item = Value>) {
         let requests = stream::iter(objects.into_iter().map(|object| self.create(object)));
-        requests.buffer_unordered(AT_ONCE).for_each(async |()| ()).await;
+        requests.buffer_unordered(AT_ONCE).for_each(async |_| ()).await;
     }
 }
 

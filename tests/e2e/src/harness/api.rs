@@ -120,12 +120,13 @@ impl Test {
         Ok(())
     }
 
-    /// Makes an object that does not exist: quicker than [`Test::apply`] where there are thousands.
-    pub(crate) async fn create(&self, document: Value) {
+    /// Makes an object that does not exist, and returns what the server made of it: quicker than [`Test::apply`] where
+    /// there are thousands, and the way to ask for a review.
+    pub(crate) async fn create(&self, document: Value) -> Value {
         let object: DynamicObject = serde_json::from_value(document).expect("an object");
         let kind = object.types.as_ref().map(|types| types.kind.clone()).unwrap_or_default();
         let answer = self.objects.api(&kind).await.create(&PostParams::default(), &object).await;
-        answer.unwrap_or_else(|error| panic!("cannot create {kind}/{}: {error}", object.name_any()));
+        value(&answer.unwrap_or_else(|error| panic!("cannot create {kind}/{}: {error}", object.name_any())))
     }
 
     /// Whether the API server knows a kind.

@@ -1,6 +1,7 @@
 //! The cluster that runs these tests: found by `KUBECONFIG`, never started from here.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use kube::{Client, Config};
 
@@ -27,11 +28,27 @@ pub(super) async fn client() -> Client {
 impl Test {
     /// Runs helm on the test's namespace and returns what it prints.
     pub(crate) async fn helm(&self, arguments: &[&str]) -> String {
-        let mut helm = Command::new("helm");
-        helm.args(["--namespace", &self.namespace]).args(arguments);
-        let output = helm.output().expect("helm, which `cargo xtask cluster exec` puts on PATH");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "helm {}: {}: {said}", arguments.join(" "), output.status);
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        self.program("helm", arguments, "").unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// Runs kubectl on the test's namespace with this input; returns what it prints, or what it says against it.
+    pub(crate) async fn kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
+        self.program("kubectl", arguments, input)
+    }
+
+    fn program(&self, program: &str, arguments: &[&str], input: &str) -> Result<String, String> {
+        let mut command = Command::new(program);
+        command.args(["--namespace", &self.namespace]).args(arguments);
+        let pipes = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = pipes.spawn().expect("kubectl and helm, which `cargo xtask cluster exec` puts on PATH");
+        // One that does not want its input closes the pipe.
+        drop(child.stdin.take().map(|mut pipe| pipe.write_all(input.as_bytes())));
+        let output = child.wait_with_output().expect("the end of a program");
+        if output.status.success() {
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+        }
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        Err(format!("{program} {}: {}: {said}", arguments.join(" "), output.status))
     }
 }

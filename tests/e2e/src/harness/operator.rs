@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::Test;
 
@@ -12,13 +12,18 @@ pub(super) const NAMESPACE: &str = "holdfast";
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/holdfast");
 
-static INSTALLED: OnceCell<()> = OnceCell::const_new();
+/// Whether a test of this run has installed it.
+static INSTALLED: Mutex<bool> = Mutex::const_new(false);
 
 impl Test {
-    /// Installs the operator, unless a test did, and returns its namespace.
+    /// Installs the operator, unless a test did and no other took it away, and returns its namespace.
     pub(crate) async fn operator(&self) -> Self {
         let operator = self.in_namespace(NAMESPACE);
-        INSTALLED.get_or_init(|| install(&operator)).await;
+        let mut installed = INSTALLED.lock().await;
+        if !*installed || operator.get("Deployment/holdfast").await.is_null() {
+            install(&operator).await;
+            *installed = true;
+        }
         operator
     }
 
@@ -53,13 +58,19 @@ pub(crate) fn is_true(object: &Value, condition: &str) -> bool {
     conditions.into_iter().flatten().any(|one| one["type"] == condition && one["status"] == "True")
 }
 
-/// Whether all pods of a Deployment or StatefulSet are of its present template and ready, and there are no others.
+/// Whether all pods of a Deployment, StatefulSet or DaemonSet are of its present template and ready, and there are no
+/// others.
 fn rolled_out(workload: &Value) -> bool {
     let status = &workload["status"];
-    let wanted = workload["spec"]["replicas"].as_u64();
     let current = status["observedGeneration"] == workload["metadata"]["generation"];
-    let revision = status["currentRevision"] == status["updateRevision"];
     let count = |name: &str| status[name].as_u64();
+    if workload["kind"] == "DaemonSet" {
+        let wanted = count("desiredNumberScheduled");
+        let counts = ["currentNumberScheduled", "updatedNumberScheduled", "numberReady"];
+        return current && wanted.is_some_and(|wanted| wanted > 0) && counts.iter().all(|name| count(name) == wanted);
+    }
+    let wanted = workload["spec"]["replicas"].as_u64();
+    let revision = status["currentRevision"] == status["updateRevision"];
     current && revision && ["replicas", "updatedReplicas", "readyReplicas"].iter().all(|name| count(name) == wanted)
 }
 

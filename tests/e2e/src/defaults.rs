@@ -1,0 +1,205 @@
+//! Backups by annotations and of claims; and several on one workload.
+
+use serde_json::json;
+
+use crate::harness::{Value, WEB, WRITE, is_true, test};
+
+#[test]
+fn an_annotation_protects_a_workload_by_a_template() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        t.sh(&t.pod_of("app=web").await, WRITE).await;
+        t.apply(&format!(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: BackupTemplate
+metadata: {{name: $NAMESPACE}}
+spec:
+  backend:
+    s3: {{endpoint: '{store}', bucket: backups, prefix: 'default/${{metadata.namespace}}/${{metadata.name}}'}}
+    storageSecretName: storage
+  schedule: '@every 24h'
+  retentionPolicy: {{keepLast: 5, prune: true}}
+"
+        ))
+        .await;
+        let annotations = |wanted: Value| {
+            json!({"metadata": {"annotations": {
+                "stash.appscode.com/backup": wanted,
+                "stash.appscode.com/targetDirectories": "[/source/data]",
+                "stash.appscode.com/backupTemplate": t.namespace,
+            }}})
+        };
+        t.patch("Deployment/web", &annotations(json!("true"))).await;
+        t.condition("Backup/deployment-web", "Ready").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("now", "deployment-web").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        let repository = format!("s3:{store}/backups/default/{}/web", t.namespace);
+        assert_eq!(t.restic(&repository, "--no-lock dump latest /source/data/deep/note").await, "first\n");
+        t.restic(&repository, "--no-lock check --read-data").await;
+
+        // What it made goes when nobody asks any more, but for what a Recovery would name.
+        t.patch("Deployment/web", &annotations(Value::Null)).await;
+        t.gone("Backup/deployment-web").await;
+        t.containers("Deployment/web", |names| names == ["app"]).await;
+        assert!(!t.get("Repository/deployment-web").await.is_null());
+    });
+}
+
+#[test]
+fn a_claim_without_a_workload_is_backed_up_by_jobs() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(
+            "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: fill}
+spec:
+  template:
+    spec:
+      restartPolicy: Never
+      containers:
+      - name: app
+        image: $BUSYBOX
+        command: [sh, -c, 'echo kept > /data/file; chown 1000 /data/file; chmod 600 /data/file']
+        volumeMounts: [{name: data, mountPath: /data}]
+      volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+",
+        )
+        .await;
+        t.condition("Job/fill", "Complete").await;
+        t.apply(&format!(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Repository
+metadata: {{name: store}}
+spec:
+  backend:
+    s3: {{endpoint: '{store}', bucket: backups, prefix: $NAMESPACE}}
+    storageSecretName: storage
+---
+apiVersion: stash.appscode.com/v1alpha2
+kind: Backup
+metadata: {{name: claim}}
+spec:
+  schedule: '@every 24h'
+  paused: true
+  repository: {{name: store}}
+  targetRef: {{apiVersion: v1, kind: PersistentVolumeClaim, name: data}}
+  retentionPolicy: {{keepLast: 1, prune: true}}
+"
+        ))
+        .await;
+        for name in ["first", "second"] {
+            t.trigger(name, "claim").await;
+            t.condition(&format!("BackupTrigger/{name}"), "Complete").await;
+        }
+        t.condition("Backup/claim", "BackedUp").await;
+        // The policy held: of two one is left.
+        assert_eq!(t.hosts(store).await, ["data"]);
+        let repository = t.repository(store);
+        t.restic(&repository, "--no-lock restore latest --target /tmp/claim").await;
+        assert_eq!(t.sh("restic", "cat $(find /tmp/claim -name file)").await, "kept\n");
+        t.restic(&repository, "check --read-data").await;
+    });
+}
+
+#[test]
+fn several_share_one_sidecar_and_changes_restart_nothing() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        t.patch("Deployment/web", &json!({"metadata": {"labels": {"restic.appscode.com/config": "nightly"}}})).await;
+        t.apply(
+            "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: repository}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: repository}
+stringData: {password: a test password}
+---
+apiVersion: stash.appscode.com/v1alpha1
+kind: Restic
+metadata: {name: nightly}
+spec:
+  source: {volumeName: source-volume, path: /source/data}
+  destination:
+    path: /stashrepo
+    repositorySecretName: repository
+    volume: {name: restic-volume, persistentVolumeClaim: {claimName: repository}}
+  schedule: '*/5 * * * * *'
+  retentionPolicy: {keepLastSnapshots: 10}
+",
+        )
+        .await;
+        t.protect(store, "web", "Deployment", "web").await;
+        t.wait("Deployment/web", "with what both need", |web| web.to_string().contains("/holdfast/repository/")).await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        let pod = t.pod_of("app=web").await;
+        let uid = t.get(&format!("Pod/{pod}")).await["metadata"]["uid"].clone();
+        t.sh(&pod, WRITE).await;
+        t.condition("Restic/nightly", "BackedUp").await;
+
+        // A second Backup, other directories, another schedule, pausing and going on.
+        t.patch("Restic/nightly", &json!({"spec": {"paused": true}})).await;
+        t.wait("Restic/nightly", "paused", |restic| restic["status"]["phase"] == "Paused").await;
+        let counted = t.get("Restic/nightly").await["status"]["backupCount"].as_u64();
+        t.apply(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Backup
+metadata: {name: deep}
+spec:
+  schedule: '@every 24h'
+  paused: true
+  repository: {name: store}
+  targetRef: {apiVersion: apps/v1, kind: Deployment, name: web}
+  targetDirectories: [/source/data]
+  retentionPolicy: {keepLast: 5, prune: true}
+",
+        )
+        .await;
+        t.condition("Backup/deep", "Ready").await;
+        t.patch("Backup/deep", &json!({"spec": {"targetDirectories": ["/source/data/deep"], "schedule": "@daily"}}))
+            .await;
+        // A trigger works while its Backup is paused.
+        t.trigger("deep", "deep").await;
+        t.trigger("web", "web").await;
+        t.condition("BackupTrigger/deep", "Complete").await;
+        t.condition("BackupTrigger/web", "Complete").await;
+        let snapshots = t.restic(&t.repository(store), "--no-lock snapshots --json").await;
+        let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
+        let mut paths: Vec<String> = snapshots.iter().map(|one| one["paths"].to_string()).collect();
+        paths.sort();
+        assert_eq!(paths, [r#"["/source/data"]"#, r#"["/source/data/deep"]"#]);
+
+        t.patch("Backup/deep", &json!({"spec": {"paused": false, "schedule": "@every 2s"}})).await;
+        let ran = |backup: &Value| backup["status"]["backupCount"].as_u64() >= Some(2) && is_true(backup, "BackedUp");
+        t.wait("Backup/deep", "run by its schedule", ran).await;
+        t.delete("Backup/web").await;
+        t.gone("Backup/web").await;
+        t.patch("Restic/nightly", &json!({"spec": {"paused": false}})).await;
+        let goes_on = |restic: &Value| restic["status"]["backupCount"].as_u64() > counted;
+        t.wait("Restic/nightly", "going on", goes_on).await;
+
+        let now = t.get(&format!("Pod/{}", t.pod_of("app=web").await)).await;
+        assert_eq!(now["metadata"]["uid"], uid, "the pod was replaced");
+        let restarts = now["status"]["containerStatuses"].as_array().unwrap();
+        assert!(restarts.iter().all(|container| container["restartCount"] == 0), "{now:#}");
+    });
+}
