@@ -40,6 +40,23 @@ pub enum RecoveryError {
         #[source]
         source: holdfast_repository::Error,
     },
+    /// The patterns matched nothing at all: who asked for a file and got none was not served.
+    #[error(
+        "{recovery}: nothing in {snapshot} matches its `include` {include}: patterns are matched against whole paths of the \
+         snapshot, as `/data/drafts` or `*.md`; `holdfast repo -r {location} ls {one}` shows what is there"
+    )]
+    NothingIncluded {
+        /// The Recovery.
+        recovery: String,
+        /// Its patterns.
+        include: String,
+        /// The snapshot; of several, their ids.
+        snapshot: String,
+        /// One of them.
+        one: String,
+        /// The repository, as restic would open it.
+        location: String,
+    },
     /// The restore failed.
     #[error("cannot recover {path}")]
     Restore {
@@ -71,7 +88,7 @@ pub struct Done {
 /// Runs a recovery.
 pub fn run(
     planned: &PlannedRecovery,
-    repository: &PlannedRepository,
+    at: &PlannedRepository,
     objects: &[Object],
     volumes: &Path,
     lock: &LockOptions,
@@ -79,7 +96,7 @@ pub fn run(
 ) -> Result<Done, RecoveryError> {
     let (include, exclude) =
         (PatternList::new(&planned.include, Case::Sensitive)?, PatternList::new(&planned.exclude, Case::Sensitive)?);
-    let repository = open::open(repository, objects, OpenOptions::default(), IfMissing::Fail, monitor)?;
+    let repository = open::open(at, objects, OpenOptions::default(), IfMissing::Fail, monitor)?;
     // All paths are found before anything is written.
     let mut done = Done::default();
     let mut trees = Vec::new();
@@ -97,12 +114,15 @@ pub fn run(
         let entry = entry.map_err(|source| RecoveryError::Select { path: path.clone(), source })?;
         trees.push((path, into, selected.tree, entry));
     }
+    let mut matched = 0;
     for (path, into, tree, entry) in trees {
         let target = volumes::prepare(into, volumes, objects, Use::Write)
             .map_err(|source| RecoveryError::Volume { path: path.clone(), source })?;
         let options = RestoreOptions {
             include: vec![include.clone()],
             exclude: vec![exclude.clone()],
+            // As those of a Backup.
+            patterns_from: path.trim_end_matches('/').as_bytes().to_vec(),
             // Who owns the folder and who may enter it is part of the data: a database refuses to start in a directory
             // that others may read.
             target_metadata: entry,
@@ -113,10 +133,26 @@ pub fn run(
         };
         let report = restore(&repository, &tree, &options, monitor)
             .map_err(|source| RecoveryError::Restore { path: path.clone(), source })?;
+        matched += report.files_restored
+            + report.files_unchanged
+            + report.skipped
+            + report.dirs
+            + report.others
+            + report.removed
+            + report.errors;
         done.files += report.files_restored + report.files_unchanged;
         done.bytes += report.bytes_restored + report.bytes_unchanged;
         done.kept += report.skipped;
         done.errors += report.errors;
+    }
+    if matched == 0 && !planned.include.is_empty() {
+        return Err(RecoveryError::NothingIncluded {
+            recovery: planned.object.to_string(),
+            include: planned.include.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", "),
+            snapshot: done.snapshots.join(", "),
+            one: done.snapshots.first().cloned().unwrap_or_default(),
+            location: at.location.clone(),
+        });
     }
     Ok(done)
 }

@@ -45,11 +45,15 @@ use crate::{Error, Id, Monitor, Repository, Result};
 pub struct RestoreOptions {
     /// The directory to restore into. Made if it is missing.
     pub target: PathBuf,
-    /// Only what matches one of the lists, by its path in the snapshot (from the restored folder on). Several, as each
-    /// has its own rule for the case of letters, and its own negations. Empty: everything.
+    /// Only what matches one of the lists, by its path from the restored folder on, after
+    /// [`patterns_from`](Self::patterns_from). Several, as each has its own rule for the case of letters, and its own
+    /// negations. Empty: everything.
     pub include: Vec<PatternList>,
     /// Not what matches one of these.
     pub exclude: Vec<PatternList>,
+    /// What stands before every path when patterns are matched: that of the restored folder in its snapshot, so that
+    /// patterns mean paths of the snapshot. Default: nothing, as restic has it.
+    pub patterns_from: Vec<u8>,
     /// What the target itself gets of owner, permissions, attributes and times: the entry of the restored folder (see
     /// [`crate::snapshots::Selected::entry`]). Default: nothing.
     pub target_metadata: Option<Node>,
@@ -78,6 +82,7 @@ impl RestoreOptions {
             target: target.into(),
             include: Vec::new(),
             exclude: Vec::new(),
+            patterns_from: Vec::new(),
             target_metadata: None,
             overwrite: Overwrite::default(),
             delete: false,

@@ -52,8 +52,8 @@ pub struct RecoverySpec {
     /// Directories to restore, as they stand in the snapshot. Default: all of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub paths: Vec<String>,
-    /// Patterns of what to restore, in restic's notation, matched from the restored path on: `/drafts` is `/data/drafts`
-    /// where `/data` is restored. Default: everything.
+    /// Patterns of what to restore, in restic's notation, matched against paths of the snapshot as those of a Backup's
+    /// `exclude`: `/data/drafts`, or `*.md` anywhere. What matches nothing fails. Default: everything.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub include: Vec<String>,
     /// Patterns of what not to restore, in restic's notation, matched as those of `include`.

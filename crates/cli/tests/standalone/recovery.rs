@@ -60,6 +60,43 @@ fn of_some_paths_into_a_claim() {
 }
 
 #[test]
+fn an_include_means_a_path_of_the_snapshot() {
+    let machine = backed_up();
+    let volume = "volume: {mountPath: /data, hostPath: {path: restored}}";
+    machine.manifests("recovery.yaml", &[recovery("copy", volume, "include: [/data/sub]")]);
+    machine.once().succeeded().says(&["Recovery default/copy", "1 file,"]);
+    assert_eq!(machine.read("m/restored/sub/other"), "other");
+    assert!(!machine.path("m/restored/file").exists());
+}
+
+#[test]
+fn an_include_that_matches_nothing_fails() {
+    let machine = backed_up();
+    let volume = "volume: {mountPath: /data, hostPath: {path: restored}}";
+    machine.manifests("recovery.yaml", &[recovery("copy", volume, "include: [/sub, '*.md']")]);
+    let says = ["FAILED", "Recovery default/copy", "`/sub`, `*.md`", "holdfast repo -r", "/repo ls"];
+    let ran = machine.once().exits(1).says(&says);
+    // The command that is named works, and shows the snapshot that is meant.
+    let text = ran.text();
+    let (_, command) = text.split_once("`holdfast repo -r ").unwrap();
+    let words: Vec<&str> = command.split('`').next().unwrap().split(' ').collect();
+    let [repository, ls, snapshot] = words[..] else { panic!("{words:?}") };
+    let mut look = machine.command(&["repo", "-r", repository, ls, snapshot]);
+    super::machine::ran({
+        look.env("RESTIC_PASSWORD", super::machine::PASSWORD);
+        look
+    })
+    .succeeded()
+    .says(&["/data/sub/other"]);
+    assert_eq!(machine.events_of("Recovery default/copy")[0].1, "FailedRecovery");
+    // An include that is right is not made a failure by a file that is there already.
+    machine.manifests("recovery.yaml", &[recovery("again", volume, "include: [/data/file]")]);
+    machine.once().succeeded();
+    machine.manifests("recovery.yaml", &[recovery("more", volume, "include: [/data/file]")]);
+    machine.once().succeeded().says(&["not older than in the snapshot: 1"]);
+}
+
+#[test]
 fn into_a_workload_once_and_before_its_next_backup() {
     let machine = backed_up();
     // The volume is lost: the recovery must come before the backup, which is due as well.

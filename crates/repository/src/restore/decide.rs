@@ -1,5 +1,6 @@
 //! What to do with an entry, from what the snapshot has and what the target has: pure, no IO.
 
+use super::RestoreOptions;
 use crate::format::node::{Node, NodeKind};
 use crate::format::time::Timestamp;
 use crate::pattern::PatternList;
@@ -72,7 +73,16 @@ pub(super) struct Selection {
     pub(super) may_be_below: bool,
 }
 
-pub(super) fn select(path: &[u8], include: &[PatternList], exclude: &[PatternList]) -> Selection {
+/// What the patterns of a restore say of a path below the restored folder.
+pub(super) fn select(path: &[u8], options: &RestoreOptions) -> Selection {
+    let RestoreOptions { include, exclude, patterns_from, .. } = options;
+    if patterns_from.is_empty() || (include.is_empty() && exclude.is_empty()) {
+        return matched(path, include, exclude);
+    }
+    matched(&[patterns_from, path].concat(), include, exclude)
+}
+
+fn matched(path: &[u8], include: &[PatternList], exclude: &[PatternList]) -> Selection {
     let (is_included, may_be_below) = if include.iter().all(PatternList::is_empty) {
         (true, true)
     } else {
@@ -133,7 +143,7 @@ mod tests {
                 .map(|(patterns, case)| PatternList::new(patterns, case).unwrap())
         };
         let check = |path: &str, include: &[&str], exclude: &[&str], want: (bool, bool)| {
-            let Selection { is_selected, may_be_below } = select(path.as_bytes(), &list(include), &list(exclude));
+            let Selection { is_selected, may_be_below } = matched(path.as_bytes(), &list(include), &list(exclude));
             assert_eq!((is_selected, may_be_below), want, "{path} {include:?} {exclude:?}");
         };
         check("/a", &[], &[], (true, true));
@@ -147,5 +157,22 @@ mod tests {
         check("/x/B", &["/A/c", "/X/b/c"], &[], (false, true));
         check("/B", &[], &["/a", "/b"], (false, false));
         check("/A", &[], &["/a", "/b"], (true, true));
+    }
+
+    #[test]
+    fn patterns_may_mean_paths_of_the_snapshot() {
+        let list = |pattern: &str| vec![PatternList::new(&[pattern], Case::Sensitive).unwrap()];
+        let check = |from: &str, path: &str, include: &str, want: (bool, bool)| {
+            let options =
+                RestoreOptions { include: list(include), patterns_from: from.into(), ..RestoreOptions::new("/target") };
+            let Selection { is_selected, may_be_below } = select(path.as_bytes(), &options);
+            assert_eq!((is_selected, may_be_below), want, "{path} of {from:?} by {include}");
+        };
+        check("", "/drafts", "/drafts", (true, true));
+        check("/data", "/drafts", "/drafts", (false, false));
+        check("/data", "/drafts", "/data/drafts", (true, true));
+        check("/data", "/drafts", "/data/drafts/a", (false, true));
+        check("/data", "/drafts", "/data", (true, true));
+        check("/data", "/drafts", "drafts", (true, true));
     }
 }

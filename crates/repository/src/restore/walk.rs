@@ -120,7 +120,7 @@ impl Walk<'_> {
                 level.names.insert(node.name.clone());
             }
         }
-        let selection = select(path, &options.include, &options.exclude);
+        let selection = select(path, options);
         if node.kind == NodeKind::Dir {
             if !selection.is_selected && !selection.may_be_below {
                 return Ok(Visit::Skip);
@@ -262,7 +262,7 @@ impl Walk<'_> {
         for name in names {
             let name = name.to_bytes();
             let path = directory.path_of(name);
-            if wanted.contains(name) || !select(&path, &options.include, &options.exclude).is_selected {
+            if wanted.contains(name) || !select(&path, options).is_selected {
                 continue;
             }
             if !options.dry_run
