@@ -228,6 +228,7 @@ impl Follower<'_> {
         loop {
             self.has_turn = self.world.turn(&mut self.state);
             let mut plan = self.plan();
+            self.world.planned(&plan);
             if self.has_turn {
                 self.note_first_seen(&plan, tell);
             }

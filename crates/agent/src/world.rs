@@ -51,6 +51,9 @@ pub(crate) trait World {
         self.has_turn()
     }
 
+    /// Hears what was planned, whoever's turn it is.
+    fn planned(&mut self, _plan: &Plan) {}
+
     /// Adds to what is due what was asked for in another way than by objects.
     fn ask_for_more(&mut self, _plan: &mut Plan, _summary: &Summary) {}
 

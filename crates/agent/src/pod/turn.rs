@@ -3,6 +3,13 @@
 //!
 //! Time is measured by this machine's own monotonic clock alone: a holder counts from before it asked to renew, the others
 //! from when they saw the last renewal. A holder that cannot renew gives up well before anyone may take over.
+//!
+//! A holder whose pod is gone or finished, as the API server tells, is not waited for so long: its turn is taken when it has
+//! missed some renewals. One that renews is alive whatever is said of its pod. So two can work at once only if a pod was
+//! deleted by force while its node could reach the store and not the API server, until its turn runs out there; then the
+//! repository's own locks keep what each of them stores.
+//!
+//! The Lease is owned by what is worked for, so that it goes when the last of that does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +17,8 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use tokio::sync::Notify;
@@ -23,6 +31,8 @@ use crate::follow::Message;
 
 /// How often one that waits for its turn looks, at most.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How many renewals a holder whose pod is gone must have missed: until then it may be alive after all.
+const MISSED: u32 = 3;
 
 /// Whether it is this program's turn.
 #[derive(Debug)]
@@ -72,6 +82,21 @@ pub(super) struct Elector {
     pub(super) turn: Arc<Turn>,
     pub(super) objects: Arc<Objects>,
     pub(super) signal: Signal,
+    /// What is worked for; none while that is not known yet.
+    pub(super) owners: Arc<Mutex<Option<Vec<OwnerReference>>>>,
+}
+
+/// Who a pod is in a Lease.
+pub(super) fn holder_of(pod: &str, uid: &str) -> String {
+    format!("{pod}_{uid}")
+}
+
+/// Whether the pod that a Lease names is gone or finished, `found` being what has its name now.
+fn is_gone(holder: &str, found: Option<&Pod>) -> bool {
+    let Some((_, uid)) = holder.split_once('_') else { return false };
+    let Some(pod) = found else { return true };
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    pod.metadata.uid.as_deref() != Some(uid) || matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// A renewal by somebody else, and when it was seen.
@@ -117,7 +142,7 @@ impl Elector {
     /// Goes on until `end`, then gives the Lease back and says so by `ended`.
     pub(super) async fn run(self, end: Arc<Notify>, ended: Arc<Notify>) {
         let api: Api<Lease> = Api::namespaced(self.client.clone(), &self.namespace);
-        let every = (self.duration / 15).clamp(Duration::from_millis(200), Duration::from_secs(15));
+        let every = self.renews_every();
         // One that was given back, or rights that come a moment after the pod, are not to be waited for so long.
         let looks_every = every.min(LOOK_EVERY);
         // Well before others may take it, however slow we are at stopping.
@@ -168,7 +193,16 @@ impl Elector {
     async fn try_step(&self, api: &Api<Lease>, seen: &mut Option<Sighting>) -> Result<Option<bool>, CallError> {
         let lease = within(api.get_opt(&self.name)).await?;
         let spec = lease.as_ref().map(|lease| lease.spec.clone().unwrap_or_default());
-        let step = step(spec.as_ref(), &self.holder, seen, Instant::now());
+        let mut step = step(spec.as_ref(), &self.holder, seen, Instant::now());
+        if step == Step::Wait && self.can_be_taken_sooner(seen.as_ref()).await {
+            step = Step::Take;
+        }
+        let owners = self.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if step == Step::Create && owners.as_ref().is_some_and(Vec::is_empty) {
+            // It went with the last object that it was for.
+            return Ok(None);
+        }
+        let owners = owners.filter(|owners| !owners.is_empty());
         let now = MicroTime(Timestamp::now());
         let old = spec.unwrap_or_default();
         let was_ours = step == Step::Renew;
@@ -183,11 +217,13 @@ impl Elector {
         let written = match (step, lease) {
             (Step::Wait, _) => return Ok(None),
             (Step::Create, _) | (_, None) => {
-                let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+                let name = Some(self.name.clone());
+                let metadata = ObjectMeta { name, owner_references: owners, ..ObjectMeta::default() };
                 within(api.create(&PostParams::default(), &Lease { metadata, spec: Some(spec) })).await
             }
-            (_, Some(lease)) => {
-                let lease = Lease { spec: Some(spec), ..lease };
+            (_, Some(mut lease)) => {
+                lease.spec = Some(spec);
+                lease.metadata.owner_references = owners.or(lease.metadata.owner_references);
                 within(api.replace(&self.name, &PostParams::default(), &lease)).await
             }
         };
@@ -196,6 +232,22 @@ impl Elector {
             Err(error) if error.code() == Some(409) && !was_ours => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether the holder has missed renewals, and its pod is gone.
+    async fn can_be_taken_sooner(&self, seen: Option<&Sighting>) -> bool {
+        let Some(Sighting { holder, at, .. }) = seen else { return false };
+        if at.elapsed() < self.renews_every() * MISSED {
+            return false;
+        }
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.namespace);
+        let pod = holder.split_once('_').map_or(holder.as_str(), |(pod, _)| pod);
+        // Without an answer it is there.
+        within(pods.get_opt(pod)).await.is_ok_and(|found| is_gone(holder, found.as_ref()))
+    }
+
+    fn renews_every(&self) -> Duration {
+        (self.duration / 15).clamp(Duration::from_millis(200), Duration::from_secs(15))
     }
 
     async fn give_back(&self, api: &Api<Lease>) {
@@ -241,6 +293,20 @@ mod tests {
         check(Some(lease("third", 2)), 20, Step::Wait);
         check(Some(lease("third", 2)), 29, Step::Wait);
         check(Some(lease("third", 2)), 30, Step::Take);
+    }
+
+    #[test]
+    fn a_pod_is_gone_when_it_is_not_there_or_another_one_or_finished() {
+        let pod = |uid: &str, phase: &str| -> Pod {
+            serde_json::from_value(serde_json::json!({"metadata": {"uid": uid}, "status": {"phase": phase}})).unwrap()
+        };
+        let holder = holder_of("web-1", "u");
+        assert!(is_gone(&holder, None));
+        assert!(is_gone(&holder, Some(&pod("another", "Running"))));
+        assert!(is_gone(&holder, Some(&pod("u", "Failed"))) && is_gone(&holder, Some(&pod("u", "Succeeded"))));
+        assert!(!is_gone(&holder, Some(&pod("u", "Running"))) && !is_gone(&holder, Some(&pod("u", "Pending"))));
+        // Whoever wrote that is no pod of ours.
+        assert!(!is_gone("somebody", None));
     }
 
     #[test]

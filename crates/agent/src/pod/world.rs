@@ -4,10 +4,10 @@ mod elsewhere;
 mod memory;
 mod publish;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use holdfast_api::manifest::{self, Outcome as Manifests, Typed};
@@ -16,13 +16,14 @@ use holdfast_api::stash::RecoveryPolicy;
 use holdfast_plan::{Due, ObjectKey, Place, Plan, PlannedRecovery, Reason, RecoveryState, Settings};
 use holdfast_repository::HolderIsGone;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::{Value, json};
 use tokio::sync::Notify;
 
 use super::connection::Connection;
 use super::objects::{Key, Objects, Scope, Seen};
 use super::report::Report;
-use super::turn::{Elector, Turn};
+use super::turn::{Elector, Turn, holder_of};
 use super::{Identity, Options, PodError, Signal, holder, secrets, shares_host, watch};
 use crate::follow::{Message, Notice, Summary, Tell};
 use crate::journal::Event;
@@ -56,6 +57,8 @@ pub(super) struct Cluster<'a> {
     turn: Arc<Turn>,
     /// What the Lease waits for, and by what it says that it is given back.
     election: Option<(Arc<Notify>, Arc<Notify>)>,
+    /// What the Lease is for.
+    owners: Arc<Mutex<Option<Vec<OwnerReference>>>>,
     signal: Signal,
     manifests: Arc<Manifests>,
     /// What the manifests were made of.
@@ -115,6 +118,7 @@ impl<'a> Cluster<'a> {
             report,
             turn,
             election: None,
+            owners: Arc::default(),
             signal,
             manifests: Arc::default(),
             made_of: None,
@@ -140,14 +144,29 @@ impl<'a> Cluster<'a> {
             client: self.connection.client(),
             namespace: namespace.clone(),
             name,
-            holder: format!("{pod}_{uid}"),
+            holder: holder_of(pod, uid),
             duration: self.options.lease,
             turn: Arc::clone(&self.turn),
             objects: Arc::clone(&self.objects),
             signal: Arc::clone(&self.signal),
+            owners: Arc::clone(&self.owners),
         };
         self.connection.spawn(elector.run(Arc::clone(&end), Arc::clone(&ended)));
         self.election = Some((end, ended));
+    }
+
+    /// An object as an owner: what it owns goes when it does.
+    fn owner(&self, object: &ObjectKey) -> Option<OwnerReference> {
+        let found = self.seen.iter().find(|((kind, name), _)| *kind == object.kind && *name == object.name);
+        let (_, seen) = found?;
+        Some(OwnerReference {
+            api_version: seen.json.as_ref()?["apiVersion"].as_str()?.to_owned(),
+            kind: object.kind.clone(),
+            name: object.name.clone(),
+            uid: seen.uid.clone(),
+            controller: None,
+            block_owner_deletion: None,
+        })
     }
 
     /// Waits until everything is known that has to be; false when stopped before.
@@ -334,6 +353,14 @@ impl World for Cluster<'_> {
             }
         }
         true
+    }
+
+    fn planned(&mut self, plan: &Plan) {
+        let objects = plan.backups.iter().map(|planned| &planned.object);
+        let objects = objects.chain(plan.recoveries.iter().map(|planned| &planned.object));
+        let ours: BTreeSet<&ObjectKey> = objects.filter(|object| self.takes(object)).collect();
+        let owners = ours.into_iter().filter_map(|object| self.owner(object)).collect();
+        *self.owners.lock().unwrap_or_else(PoisonError::into_inner) = Some(owners);
     }
 
     fn ask_for_more(&mut self, plan: &mut Plan, summary: &Summary) {

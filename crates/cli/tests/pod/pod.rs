@@ -1,5 +1,6 @@
 //! A pod as the kubelet would run it: its folders, its environment, and the program in it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -19,6 +20,8 @@ use super::server::Server;
 pub(crate) struct Stage {
     pub(crate) namespace: String,
     volumes: TempDir,
+    /// The UIDs of those that are objects as well.
+    pods: Mutex<BTreeMap<String, String>>,
 }
 
 /// A program under way.
@@ -32,7 +35,7 @@ impl Stage {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("test-{}", COUNT.fetch_add(1, Ordering::SeqCst));
         Server::get().must(&["create", "namespace", &namespace]);
-        let stage = Self { namespace, volumes: tempfile::tempdir().unwrap() };
+        let stage = Self { namespace, volumes: tempfile::tempdir().unwrap(), pods: Mutex::default() };
         stage.secret("RESTIC_PASSWORD", "correct horse");
         fs::create_dir_all(stage.root().join("target/data")).unwrap();
         fs::create_dir_all(stage.repository()).unwrap();
@@ -66,6 +69,19 @@ impl Stage {
         Server::get().apply(&manifests.join("---\n").replace("NAMESPACE", &self.namespace));
     }
 
+    /// Makes the object of a pod, which its programs then know the UID of.
+    pub(crate) fn pod(&self, name: &str) {
+        let manifest = format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {}}}\nspec: {{terminationGracePeriodSeconds: 0, \
+             containers: [{{name: restic-sidecar, image: i, env: [{{name: {}, value: x}}]}}]}}\n",
+            self.namespace,
+            names::TARGET
+        );
+        Server::get().apply(&manifest);
+        let pod = Server::get().object(&self.namespace, "pod", name);
+        self.pods.lock().unwrap().insert(name.to_owned(), pod["metadata"]["uid"].as_str().unwrap().to_owned());
+    }
+
     #[track_caller]
     pub(crate) fn until(&self, kind: &str, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         Server::get().until((&self.namespace, kind, name), what, is)
@@ -80,7 +96,8 @@ impl Stage {
         let mut command = Command::new(env!("CARGO_BIN_EXE_holdfast"));
         command.args(arguments).arg("--root").arg(self.root());
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap()).env("KUBECONFIG", kubeconfig);
-        command.env(names::POD_NAME, pod).env(names::POD_UID, format!("uid-of-{pod}"));
+        let uid = self.pods.lock().unwrap().get(pod).cloned().unwrap_or_else(|| format!("uid-of-{pod}"));
+        command.env(names::POD_NAME, pod).env(names::POD_UID, uid);
         command.env(names::POD_NAMESPACE, &self.namespace).env(names::NODE_NAME, "node-1").env(names::TARGET, target);
         let mut process = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let text = Arc::new(Mutex::new(String::new()));

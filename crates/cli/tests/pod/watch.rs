@@ -150,6 +150,7 @@ fn one_pod_of_a_deployment_works_at_a_time() {
         repository(),
         backup("web", "Deployment/web", "  schedule: '@every 1s'\n"),
     ]);
+    ["web-1", "web-2"].into_iter().for_each(|pod| stage.pod(pod));
     let mut one = stage.start("web-1", "Deployment/web", &WATCH);
     stage.until("backup", "web", "run", |object| count(object) >= 1);
     let mut two = stage.start("web-2", "Deployment/web", &WATCH);
@@ -171,6 +172,32 @@ fn one_pod_of_a_deployment_works_at_a_time() {
     assert!(three.terminate().success());
     let lease = Server::get().object(&stage.namespace, "lease", "holdfast-deployment.web");
     assert!(lease["spec"]["holderIdentity"].is_null(), "{lease:#}");
+    // It goes with the last Backup that it is for.
+    let owner = &lease["metadata"]["ownerReferences"];
+    assert_eq!((&owner[0]["kind"], &owner[0]["uid"]), (&json!("Backup"), &object["metadata"]["uid"]), "{lease:#}");
+    assert_eq!(owner.as_array().map(Vec::len), Some(1), "{lease:#}");
+}
+
+#[test]
+fn the_turn_of_a_pod_that_is_gone_is_not_waited_for() {
+    let stage = Stage::new();
+    fs::write(stage.data("a"), "content").unwrap();
+    stage.apply(&[
+        workload("Deployment", "web"),
+        repository(),
+        backup("web", "Deployment/web", "  schedule: '@every 1s'\n"),
+    ]);
+    ["web-1", "web-2"].into_iter().for_each(|pod| stage.pod(pod));
+    let watch = ["watch", "--listen=127.0.0.1:0", "--lease-seconds=600"];
+    let mut one = stage.start("web-1", "Deployment/web", &watch);
+    stage.until("backup", "web", "run", |object| count(object) >= 1);
+    let two = stage.start("web-2", "Deployment/web", &watch);
+    one.kill();
+    Server::get().must(&["delete", "pod", "web-1", "-n", &stage.namespace, "--force", "--grace-period=0"]);
+    // Three renewals must have been missed, which are 15 s apart.
+    let writer = |object: &Value| object["status"]["hosts"][0]["pod"] == "web-2";
+    stage.until("backup", "web", "taken over", writer);
+    eventually(|| two.text().contains("saved snapshot"));
 }
 
 #[test]
@@ -255,6 +282,7 @@ fn a_pod_that_cannot_renew_its_turn_stops_before_another_begins() {
     fs::write(stage.data("a"), "content").unwrap();
     stage.apply(&[workload("Deployment", "web"), repository()]);
     stage.apply(&[backup("web", "Deployment/web", "  schedule: '@every 1s'\n")]);
+    ["web-1", "web-2"].into_iter().for_each(|pod| stage.pod(pod));
     let proxy = Proxy::to(Server::get().port);
     let kubeconfig = Server::get().write_kubeconfig(&format!("through-proxy-{}", stage.namespace), proxy.port);
     let one = stage.start_with("web-1", "Deployment/web", &WATCH, &kubeconfig);
