@@ -417,7 +417,7 @@ impl Follower<'_> {
     }
 
     fn wait(&mut self, inbox: &mpsc::Receiver<Message>, next: Option<Timestamp>, stop: &AtomicBool) -> Woken {
-        let latest = Instant::now() + PLAN_EVERY;
+        let latest = Instant::now() + self.world.looks_every();
         loop {
             if stop.load(Ordering::Relaxed) {
                 return Woken::Stop;

@@ -167,6 +167,19 @@ impl OpenError {
         }
     }
 
+    /// Whether another Secret would help: what it holds is missing or wrong, or the store refuses it.
+    pub(crate) fn is_of_secret(&self, planned: &PlannedRepository) -> bool {
+        // Of a volume it says something else.
+        let is_refused =
+            |source: &holdfast_store::Error| source.kind == ErrorKind::PermissionDenied && planned.volume.is_none();
+        match self {
+            Self::NoKey { .. } | Self::NotText { .. } | Self::Password { .. } => true,
+            Self::Store { source, .. } => is_refused(source),
+            Self::Repository { source: RepositoryError::Store(source), .. } => is_refused(source),
+            Self::Location { .. } | Self::Repository { .. } => false,
+        }
+    }
+
     /// Whether the work was stopped.
     pub(crate) fn is_interrupted(&self) -> bool {
         match self {

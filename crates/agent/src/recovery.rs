@@ -189,6 +189,11 @@ impl RecoveryError {
         }
     }
 
+    /// Whether another Secret would help.
+    pub(crate) fn is_of_secret(&self, planned: &PlannedRepository) -> bool {
+        matches!(self, Self::Open(error) if error.is_of_secret(planned))
+    }
+
     /// Whether there is nothing yet that could be recovered: no repository, or no snapshot of the path.
     pub(crate) fn is_nothing_yet(&self) -> bool {
         match self {

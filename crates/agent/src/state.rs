@@ -1,6 +1,6 @@
 //! What is remembered from one run to the next, in one file that is replaced whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -68,6 +68,9 @@ pub struct State {
     /// How many events the objects of each `namespace/name` have had: events are numbered by it, and no two of a namespace
     /// have one name, though a Backup and its Repository may.
     pub event_counts: BTreeMap<String, u64>,
+    /// The recoveries whose last run failed by what a Secret holds: known to this program only.
+    #[serde(skip)]
+    pub of_secret: BTreeSet<String>,
 }
 
 /// What was known of a backup or recovery before a run.
@@ -92,6 +95,7 @@ impl State {
     /// A recovery begins, from the repository at `location`.
     pub fn begin_recovery(&mut self, planned: &PlannedRecovery, location: &str, now: Timestamp) {
         let PlannedRecovery { id, occasion, revision, .. } = planned;
+        self.of_secret.remove(id);
         let history = self.observed.recoveries.entry(id.clone()).or_default();
         self.running.insert(id.clone(), Before::Recovery(history.clone()));
         history.begin(occasion, revision, now);

@@ -56,6 +56,8 @@ pub(crate) struct Ended {
     pub(crate) check: Option<Checked>,
     pub(crate) retention_error: Option<String>,
     pub(crate) no_snapshot: bool,
+    /// Whether another Secret would help.
+    pub(crate) of_secret: bool,
 }
 
 /// What a repository holds.
@@ -111,6 +113,7 @@ impl Ended {
             check: None,
             retention_error: None,
             no_snapshot: false,
+            of_secret: false,
         }
     }
 }
@@ -162,6 +165,7 @@ impl Job {
                                 .filter(|error| !matches!(error, RepositoryError::Interrupted))
                                 .map(|error| explained(&error, &at.location)),
                             no_snapshot: false,
+                            of_secret: false,
                         }
                     }
                 }
@@ -170,8 +174,9 @@ impl Job {
                 match recovery::run(&planned, &at, objects, &volumes, &lock, &monitor) {
                     Err(error) => {
                         let (no_snapshot, interrupted) = (error.is_nothing_yet(), error.is_interrupted());
+                        let of_secret = error.is_of_secret(&at);
                         let error = explained(&error, &at.location);
-                        Ended { no_snapshot, ..Ended::failed(id, String::new(), error, interrupted) }
+                        Ended { no_snapshot, of_secret, ..Ended::failed(id, String::new(), error, interrupted) }
                     }
                     Ok(done) => Ended {
                         id,
@@ -190,6 +195,7 @@ impl Job {
                         check: None,
                         retention_error: None,
                         no_snapshot: false,
+                        of_secret: false,
                     },
                 }
             }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_api::manifest::Outcome as Manifests;
 use holdfast_plan::{ObjectKey, Plan, Settings};
 use holdfast_repository::HolderIsGone;
 use jiff::Timestamp;
 
-use crate::follow::{Summary, Tell};
+use crate::follow::{PLAN_EVERY, Summary, Tell};
 use crate::journal::Event;
 use crate::state::State;
 
@@ -30,6 +31,11 @@ pub(crate) trait World {
 
     /// Reads the objects again. Whether there is something new.
     fn read_again(&mut self, tell: Tell<'_>) -> bool;
+
+    /// How long at most until it is looked again.
+    fn looks_every(&self) -> Duration {
+        PLAN_EVERY
+    }
 
     /// Whether nothing tells of changes, so that they have to be looked for.
     fn is_to_be_asked(&self) -> bool {

@@ -41,6 +41,9 @@ pub(crate) struct PodArgs {
     /// After how many seconds another pod of the workload takes over from one that is silent
     #[arg(long, default_value = "300", value_parser = clap::value_parser!(u64).range(1..=3600), hide = true)]
     lease_seconds: u64,
+    /// For how many seconds a recovery that failed by what its Secret holds waits for another one
+    #[arg(long, default_value = "3600", value_parser = clap::value_parser!(u64).range(..=86_400), hide = true)]
+    secret_seconds: u64,
 }
 
 /// Follow the schedules of everything that protects a workload, in a pod of it
@@ -206,6 +209,7 @@ impl PodArgs {
             pushgateway: self.pushgateway_url.clone().filter(is_set),
             slots: 1,
             lease: Duration::from_secs(self.lease_seconds),
+            wait_for_secret: Duration::from_secs(self.secret_seconds),
         })
     }
 }

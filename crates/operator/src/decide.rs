@@ -67,6 +67,7 @@ pub fn decide(namespace: &str, objects: &[Value], now: Timestamp, settings: &Set
         finder,
         refusals: &refusals,
         jobs: &jobs,
+        history: &history,
         running: &running,
         settings,
         pending: BTreeMap::new(),
@@ -129,6 +130,7 @@ struct Deciding<'a> {
     finder: Finder<'a>,
     refusals: &'a Refusals,
     jobs: &'a [Work<'a>],
+    history: &'a History<'a>,
     /// Those that go on, or of which nobody has told yet.
     running: &'a [Work<'a>],
     settings: &'a Settings,
@@ -298,12 +300,14 @@ impl Deciding<'_> {
                 self.plan.recoveries.iter().filter(|planned| planned.object == *other).map(|one| &one.repository);
             of_backup.chain(of_recovery).any(|other| other == repository)
         };
-        let same = self.running.iter().map(|work| &work.object).chain(&self.starting).find(|other| uses(other));
+        // One that waits for a Secret does nothing meanwhile.
+        let busy = || self.running.iter().filter(|work| !self.history.waits_for_secret(work));
+        let same = busy().map(|work| &work.object).chain(&self.starting).find(|other| uses(other));
         let reason = match (&due.waits_for, same) {
             (Some(Wait::Recovery(id) | Wait::Backup(id)), _) => format!("it waits for {id}"),
             (_, Some(other)) if other != object => format!("it waits for {other}, which uses the same repository"),
             (_, Some(_)) => return false,
-            (_, None) if self.running.len() + started >= self.settings.jobs_max => {
+            (_, None) if busy().count() + started >= self.settings.jobs_max => {
                 format!("it waits until fewer than {} Jobs run in this namespace", self.settings.jobs_max)
             }
             (_, None) => return true,

@@ -34,6 +34,15 @@ impl<'a> History<'a> {
         history
     }
 
+    /// Whether a Job has failed by what a Secret holds, and waits for another one.
+    pub(crate) fn waits_for_secret(&self, work: &Work<'_>) -> bool {
+        work.object.kind == "Recovery"
+            && self.recoveries.get(work.object.name.as_str()).is_some_and(|status| {
+                let waits = |host: &RecoveryHostStatus| host.waits_for_secret && host.running.is_none();
+                status.hosts.iter().any(|host| host.host == work.host && waits(host))
+            })
+    }
+
     /// The same as the planner takes it. `running` are the Jobs that go on.
     pub(crate) fn observed(&self, world: &World<'_>, running: &[Work<'_>]) -> Observed {
         let mut observed = Observed::default();

@@ -222,8 +222,9 @@ impl<'a> Reporter<'a> {
                 }
                 (false, Some(host)) => {
                     let error = host.error.as_deref().unwrap_or("it failed");
-                    conditions.set("Complete", false, "Failed", &format!("{}: {error}", host.host));
-                    conditions.set("Failed", true, "RetriesExhausted", &format!("{}: {error}", host.host));
+                    let message = format!("{}: {error}{}", host.host, self.after_failure(&key, target, host));
+                    conditions.set("Complete", false, "Failed", &message);
+                    conditions.set("Failed", true, "RetriesExhausted", &message);
                 }
                 (false, None) => {
                     let trouble = failed.clone().next().and_then(|host| host.error.as_deref());
@@ -249,6 +250,27 @@ impl<'a> Reporter<'a> {
             hosts: Vec::new(),
         };
         json!(computed)
+    }
+
+    /// What comes after a recovery failed for good.
+    fn after_failure(
+        self,
+        recovery: &ObjectKey,
+        target: Option<&Target>,
+        host: &holdfast_api::stash::RecoveryHostStatus,
+    ) -> &'static str {
+        let of_workload = target.is_some_and(|target| target.kind != TargetKind::PersistentVolumeClaim);
+        let goes_on = |work: &crate::job::Work<'_>| work.object == *recovery && work.ended().is_none();
+        match host.waits_for_secret {
+            false => "",
+            true if of_workload || crate::job::all(self.world).iter().any(goes_on) => {
+                "; when the Secret is mended it is tried again by itself, for an hour after it failed"
+            }
+            true => {
+                "; it is not tried again by itself any more: mend the Secret, then change the spec, such as \
+                 spec.retryConfig.maxRetry"
+            }
+        }
     }
 
     fn trigger(self, found: &Value, ids: &[String], target: Option<&Target>) -> Value {

@@ -27,6 +27,7 @@ impl Follower<'_> {
             check,
             retention_error,
             no_snapshot,
+            of_secret,
         } = ended;
         let Some(Running { object, start, triggers, task, timed_out, .. }) = self.running.remove(&id) else {
             return;
@@ -77,6 +78,9 @@ impl Follower<'_> {
             }
             Task::Recovery { planned, repository } => {
                 self.state.end_recovery(&id, &planned.occasion, no_snapshot, run.clone());
+                if of_secret {
+                    self.state.of_secret.insert(id.clone());
+                }
                 (repository, if succeeded { Reason::SuccessfulRecovery } else { Reason::FailedRecovery })
             }
         };

@@ -77,6 +77,8 @@ pub struct Options {
     pub pushgateway: Option<String>,
     /// How many runs may go on at once.
     pub slots: usize,
+    /// How long a recovery that failed by what its Secret holds waits for another one.
+    pub wait_for_secret: Duration,
     /// How long a writer that cannot be heard of keeps its turn.
     pub lease: Duration,
 }

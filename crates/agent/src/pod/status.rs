@@ -118,6 +118,7 @@ pub(super) fn of_recovery(
         last_start: last_start.map(Time),
         last_end: last_end.map(Time),
         no_snapshot,
+        waits_for_secret: planned.state == RecoveryState::Failed && state.of_secret.contains(&planned.id),
         attempts,
         count: runs.map_or(0, |runs| signed(runs.count)),
         running: running.then(|| RunningRun { start: Time(last_start.unwrap_or_default()), triggers: Vec::new() }),
@@ -166,7 +167,9 @@ pub(super) fn remember_recovery(state: &mut State, id: &str, entry: &RecoveryHos
         runs.push(cut_off(start.0, Vec::new()));
     }
     // Corrected, it is tried as if for the first time.
-    if entry.observed_generation.is_some() && entry.observed_generation != generation {
+    let is_corrected = entry.observed_generation.is_some() && entry.observed_generation != generation;
+    // So it is where a Secret was waited for: what that held when the last pod ended, nobody knows.
+    if is_corrected || entry.waits_for_secret {
         history.attempts = 0;
     }
     state.observed.recoveries.insert(id.to_owned(), history);

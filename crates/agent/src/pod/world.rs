@@ -13,7 +13,7 @@ use std::time::Duration;
 use holdfast_api::manifest::{self, Outcome as Manifests, Typed};
 use holdfast_api::names::pod as pod_names;
 use holdfast_api::stash::RecoveryPolicy;
-use holdfast_plan::{Due, ObjectKey, Place, Plan, PlannedRecovery, Reason, RecoveryState, Settings};
+use holdfast_plan::{Due, ObjectKey, Place, Plan, PlannedRecovery, Reason, RecoveryState, Settings, TargetKind};
 use holdfast_repository::HolderIsGone;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -25,7 +25,7 @@ use super::objects::{Key, Objects, Scope, Seen};
 use super::report::Report;
 use super::turn::{Elector, Turn, holder_of};
 use super::{Identity, Options, PodError, Signal, holder, secrets, shares_host, watch};
-use crate::follow::{Message, Notice, Summary, Tell};
+use crate::follow::{Message, Notice, PLAN_EVERY, Summary, Tell};
 use crate::journal::Event;
 use crate::standalone::STORES;
 use crate::state::{RevisionKey, State};
@@ -34,6 +34,8 @@ use crate::world::World;
 use elsewhere::workload_of_repository;
 pub(super) use publish::repository_part;
 
+/// How often a Secret that is waited for is looked at.
+const LOOK_AT_SECRET_EVERY: Duration = Duration::from_secs(5);
 /// How long the last words may take.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
 
@@ -76,6 +78,10 @@ pub(super) struct Cluster<'a> {
     /// How many runs had ended when metrics were last pushed.
     pushed: u64,
     verdict: Verdict,
+    /// The generation of the Recovery that a Job was made for.
+    made_for: Option<i64>,
+    /// Whether a Secret is waited for.
+    waits_for_secret: bool,
 }
 
 impl<'a> Cluster<'a> {
@@ -130,6 +136,8 @@ impl<'a> Cluster<'a> {
             started: Timestamp::now(),
             pushed: 0,
             verdict: Verdict::Open,
+            made_for: None,
+            waits_for_secret: false,
         };
         if let Some(name) = lease {
             cluster.elect(name);
@@ -189,7 +197,30 @@ impl<'a> Cluster<'a> {
             }
         }
         self.read_objects();
+        self.made_for = self.generation_of_job();
         true
+    }
+
+    /// The generation of the Recovery, in a Job of it: another one may want another Job.
+    fn generation_of_job(&self) -> Option<i64> {
+        let Scope::Recovery { target, name } = &self.options.scope else { return None };
+        let is_job = target.as_ref().is_none_or(|target| target.kind == TargetKind::PersistentVolumeClaim);
+        let key = ObjectKey::new("Recovery", self.options.identity.namespace.clone(), name.clone());
+        is_job.then(|| self.generation(&key)).flatten()
+    }
+
+    /// Whether a recovery that failed for good is to be kept waiting for another Secret, which its pod is shown.
+    fn waits_for_secret(&mut self, recovery: &PlannedRecovery, state: &State) -> bool {
+        let failed_at = state.observed.recoveries.get(&recovery.id).and_then(|history| history.last_end);
+        let since = failed_at.map(|at| Timestamp::now().duration_since(at));
+        let is_over = since.is_none_or(|since| since.unsigned_abs() >= self.options.wait_for_secret);
+        let waits = state.of_secret.contains(&recovery.id) && !is_over;
+        if waits && !self.waits_for_secret {
+            let text = format!("{}: it waits for another Secret, and is then tried again", recovery.object);
+            (self.signal)(Message::Say(text));
+        }
+        self.waits_for_secret = waits;
+        waits
     }
 
     pub(super) fn verdict(&self) -> &Verdict {
@@ -255,6 +286,9 @@ impl<'a> Cluster<'a> {
         let found_nothing = history.is_some_and(|history| history.no_snapshot);
         let error = state.runs.get(&recovery.id).and_then(|runs| runs.history.first()).map(|run| run.error.clone());
         let error = error.filter(|error| !error.is_empty());
+        if recovery.state == RecoveryState::Failed && self.waits_for_secret(recovery, state) {
+            return false;
+        }
         self.verdict = match recovery.state {
             RecoveryState::Recovered => Verdict::Done,
             RecoveryState::Running => return false,
@@ -316,6 +350,10 @@ impl World for Cluster<'_> {
         }
         // What has changed is read with the next turn.
         self.made_of.as_ref().is_none_or(|(version, _)| *version != self.objects.version())
+    }
+
+    fn looks_every(&self) -> Duration {
+        if self.waits_for_secret { LOOK_AT_SECRET_EVERY } else { PLAN_EVERY }
     }
 
     fn is_to_be_asked(&self) -> bool {
@@ -380,7 +418,9 @@ impl World for Cluster<'_> {
         match &self.options.scope {
             Scope::Workload(_) => object.kind != "Recovery",
             Scope::Backup { name, .. } => object.kind == "Backup" && object.name == *name,
-            Scope::Recovery { name, .. } => object.kind == "Recovery" && object.name == *name,
+            Scope::Recovery { name, .. } => {
+                object.kind == "Recovery" && object.name == *name && self.generation_of_job() == self.made_for
+            }
             Scope::Repository { .. } => false,
         }
     }
@@ -406,6 +446,12 @@ impl World for Cluster<'_> {
                     self.verdict = error.map_or(Verdict::Done, Verdict::Failed);
                 }
                 tried
+            }
+            Scope::Recovery { name, .. } if self.generation_of_job() != self.made_for => {
+                self.verdict = Verdict::Failed(format!(
+                    "Recovery {name} has changed or is gone: this Job ends, another one carries it out"
+                ));
+                true
             }
             Scope::Recovery { name, .. } => {
                 let recovery = plan.recoveries.iter().find(|planned| planned.object.name == *name).cloned();

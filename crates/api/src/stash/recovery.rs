@@ -255,6 +255,9 @@ pub struct RecoveryHostStatus {
     /// Whether the last run found nothing to restore: no repository yet, or no snapshot that holds the paths.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_snapshot: bool,
+    /// Whether it failed for good by what its Secret holds: then its pod waits an hour for another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub waits_for_secret: bool,
     /// Runs begun for `lastOccasion`.
     #[serde(default)]
     pub attempts: u32,

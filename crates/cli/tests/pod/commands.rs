@@ -3,8 +3,9 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::manifest::{backup, recovery, repository, workload};
 use super::pod::Stage;
@@ -83,6 +84,43 @@ fn a_recovery_is_done_once() {
     Server::get().must(&["delete", "recovery", "back", "-n", &stage.namespace]);
     stage.apply(&[recovery("back", &format!("{TO_DB}  overwriteNewer: true\n"))]);
     assert_eq!((recover("db-0").0, fs::read_to_string(stage.data("a")).unwrap().as_str()), (0, "content"));
+}
+
+#[test]
+fn a_recovery_that_failed_for_good_is_tried_again_once_its_secret_is_mended() {
+    let stage = saved();
+    stage.apply(&[recovery("back", &format!("{TO_DB}  retryConfig: {{maxRetry: 0}}\n"))]);
+    fs::remove_file(stage.data("a")).unwrap();
+    stage.secret("RESTIC_PASSWORD", "wrong");
+    let mut program = stage.start("db-0", "StatefulSet/db", &["recover", "--recovery-name=back"]);
+    let entry = |object: &Value| object["status"]["hosts"][0].clone();
+    let failed = stage.until("recovery", "back", "failed", |object| entry(object)["waitsForSecret"] == true);
+    assert_eq!((&entry(&failed)["phase"], &entry(&failed)["count"]), (&json!("Failed"), &json!(1)), "{failed:#}");
+    program.says(&["Recovery", "waits for another Secret"]);
+    // Once for each Secret, not more often.
+    stage.secret("RESTIC_PASSWORD", "wrong as well");
+    stage.until("recovery", "back", "failed again", |object| {
+        entry(object)["count"] == 2 && entry(object)["waitsForSecret"] == true
+    });
+    stage.secret("RESTIC_PASSWORD", "correct horse");
+    assert!(program.end(Duration::from_secs(90)).success(), "{}", program.text());
+    let object = Server::get().object(&stage.namespace, "recovery", "back");
+    assert_eq!((&entry(&object)["phase"], &entry(&object)["count"]), (&json!("Succeeded"), &json!(3)), "{object:#}");
+    assert!(entry(&object)["waitsForSecret"].is_null() && stage.data("a").exists(), "{object:#}");
+}
+
+#[test]
+fn a_secret_is_not_waited_for_without_end() {
+    let stage = saved();
+    stage.apply(&[recovery("back", &format!("{TO_DB}  retryConfig: {{maxRetry: 0}}\n"))]);
+    stage.secret("RESTIC_PASSWORD", "wrong");
+    let arguments = ["recover", "--recovery-name=back", "--secret-seconds=1"];
+    let (code, text) = stage.run("db-0", "StatefulSet/db", &arguments);
+    assert_eq!(code, 1, "{text}");
+    // A pod that comes later does not know what the Secret was when it was last tried.
+    stage.secret("RESTIC_PASSWORD", "correct horse");
+    let (code, text) = stage.run("db-0", "StatefulSet/db", &arguments);
+    assert_eq!(code, 0, "{text}");
 }
 
 #[test]
