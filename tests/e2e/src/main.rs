@@ -12,6 +12,7 @@
 )]
 
 mod changes;
+mod chaos;
 mod defaults;
 mod faults;
 mod harness;

@@ -4,6 +4,7 @@
 mod api;
 mod cluster;
 mod components;
+mod gate;
 mod operator;
 mod pods;
 mod protect;
@@ -17,6 +18,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use futures_util::FutureExt;
+pub(crate) use gate::Moment;
 pub(crate) use operator::is_true;
 pub(crate) use pods::container_status;
 pub(crate) use protect::{LISTING, WEB, WRITE, is};

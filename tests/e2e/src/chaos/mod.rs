@@ -1,0 +1,3 @@
+//! Faults in the middle of work: programs killed at any request, rivals, stores and servers that are away.
+
+mod gate;
