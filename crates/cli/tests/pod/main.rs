@@ -7,4 +7,6 @@ mod manifest;
 mod pod;
 mod proxy;
 mod server;
+#[path = "../../../../tests/servers/mod.rs"]
+mod servers;
 mod watch;

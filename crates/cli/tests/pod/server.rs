@@ -3,7 +3,6 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -11,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use crate::servers::{free_address, server_command, tool};
 
 /// How long anything is waited for that should come soon.
 const SOON: Duration = Duration::from_secs(90);
@@ -31,7 +32,7 @@ impl Server {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let (etcd, peers, port) = (free_port(), free_port(), free_port());
+        let (etcd, peers, port) = (free_address().port(), free_address().port(), free_address().port());
         let (etcd, peers) = (format!("http://127.0.0.1:{etcd}"), format!("http://127.0.0.1:{peers}"));
         let key = rcgen::KeyPair::generate().unwrap();
         fs::write(path("key.pem"), key.serialize_pem()).unwrap();
@@ -153,22 +154,9 @@ impl Server {
 fn run_for_ever(program: &'static str, arguments: Vec<String>, log: &Path) {
     let log = File::create(log).unwrap();
     std::thread::spawn(move || {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(tool(program)).args(arguments);
+        let mut command = server_command(program);
+        command.args(arguments);
         let mut process = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let _ = process.wait();
     });
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-/// A tool that `cargo xtask tools` has brought.
-pub(crate) fn tool(name: &str) -> PathBuf {
-    let cache = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
-    let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/holdfast"));
-    let path = cache.join("bin").join(name);
-    assert!(path.exists(), "{} is missing: run `cargo xtask tools`", path.display());
-    path
 }

@@ -1,47 +1,14 @@
 //! A repository in Google Cloud Storage (its emulator), with restic's variables.
 
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use crate::bench::{Bench, Run, assert_same, below, tool, wait_until};
-
-/// A server, gone when it is dropped.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-}
-
-impl Server {
-    fn start() -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let process = Command::new(tool("fake-gcs-server"))
-            .args(["-backend", "memory", "-log-level", "error", "-scheme", "http", "-host", "127.0.0.1"])
-            .args(["-port", &address.port().to_string(), "-public-host", &address.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut server = Self { process, address };
-        wait_until("the server listens", || {
-            assert!(server.process.try_wait().unwrap().is_none(), "the server ended");
-            TcpStream::connect(address).is_ok()
-        });
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
+use crate::bench::{Bench, Run, assert_same, below};
+use crate::servers::Server;
 
 #[test]
 fn both_programs_work_on_one_bucket() {
     let bench = Bench::bare();
-    let server = Server::start();
+    let server = Server::fake_gcs();
     let run = |what: &str, mut command: Command| {
         command
             .env("RESTIC_REPOSITORY", "gs:bucket:/some/folder")

@@ -12,3 +12,5 @@ mod passwords;
 mod round_trip;
 mod s3;
 mod selection;
+#[path = "../../../../tests/servers/mod.rs"]
+mod servers;

@@ -1,46 +1,11 @@
 //! Published manifests as they are, with their repository in a bucket of Google Cloud Storage (an emulator's).
 
-use std::fs::File;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 
-use tempfile::TempDir;
-
-use super::machine::{Machine, Ran, Restic, assert_same, eventually, get, noise, ran, tool};
+use super::machine::{Machine, Ran, Restic, assert_same, noise, ran};
 use super::manifest::trigger;
-
-/// fake-gcs-server; gone when dropped.
-struct Server {
-    process: Child,
-    address: SocketAddr,
-    _folder: TempDir,
-}
-
-impl Server {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let log = File::create(folder.path().join("log")).unwrap();
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL"]).arg(tool("fake-gcs-server"));
-        command.args(["-backend", "memory", "-log-level", "error", "-scheme", "http", "-host", "127.0.0.1"]);
-        command.args(["-port", &address.port().to_string(), "-public-host", &address.to_string()]);
-        let process = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-        let server = Self { process, address, _folder: folder };
-        eventually("the server", || {
-            TcpStream::connect(address).is_ok() && get(address, "/_internal/healthcheck").0 == 200
-        });
-        server
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-    }
-}
+use super::servers::Server;
 
 /// Puts files of the first published example into the folder of manifests.
 fn publish(machine: &Machine, files: &[&str]) {
@@ -59,7 +24,7 @@ fn once(machine: &Machine, google: Option<SocketAddr>) -> Ran {
 
 #[test]
 fn a_published_example_runs_as_it_is() {
-    let server = Server::start();
+    let server = Server::fake_gcs();
     let machine = Machine::new();
     publish(&machine, &["repository.yaml", "agent-templates-volume.yaml", "backup-volume.yaml"]);
     let disk = "apiVersion: v1\nkind: PersistentVolume\nmetadata: {name: disk}\nspec: {capacity: {storage: 1Gi}, \

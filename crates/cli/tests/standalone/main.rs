@@ -14,4 +14,6 @@ mod protect;
 mod recovery;
 mod restic;
 mod s3;
+#[path = "../../../../tests/servers/mod.rs"]
+mod servers;
 mod service;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::machine::{Machine, PASSWORD, Service, eventually, get, tool};
+use super::machine::{Machine, PASSWORD, Service, eventually, get};
 use super::manifest::{backup, deployment_at, recovery, repository, secret, secret_with, trigger, web};
+use super::servers::tool;
 
 /// A machine whose data takes long to read and next to no room.
 fn with_much_data(manifests: &[String]) -> Machine {

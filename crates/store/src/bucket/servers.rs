@@ -1,137 +1,45 @@
 //! Servers for the tests: real ones (MinIO, rclone, fake-gcs-server) started for a test, and one that says what it is told.
 
+#[path = "../../../../tests/servers/mod.rs"]
+mod real;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+pub(crate) use self::real::{Server, free_address};
 use crate::{AccessKey, Credentials, GcsConfig, GcsCredentials, S3Config};
 
-/// A real server on this machine, gone when dropped, also when the test panics.
-pub(crate) struct Server {
-    process: Child,
-    address: SocketAddr,
-    scheme: &'static str,
-    folder: tempfile::TempDir,
-}
-
 pub(crate) fn key() -> AccessKey {
-    AccessKey { id: "holdfast".to_owned(), secret: "not so secret".to_owned(), session_token: None }
+    AccessKey { id: real::KEY.to_owned(), secret: real::SECRET.to_owned(), session_token: None }
 }
 
 impl Server {
-    pub(crate) fn minio() -> Self {
-        Self::start("http", |folder, address| {
-            let mut command = server_command("minio");
-            command
-                .args(["server", "--quiet", "--address", &address.to_string()])
-                .args(["--console-address", &free_address().to_string(), "--certs-dir"])
-                .arg(folder.join("certs"))
-                .arg(folder.join("data"))
-                .env("MINIO_ROOT_USER", key().id)
-                .env("MINIO_ROOT_PASSWORD", key().secret)
-                .env("MINIO_UPDATE", "off");
-            command
-        })
-    }
-
-    pub(crate) fn rclone() -> Self {
-        Self::start("http", rclone)
-    }
-
     /// rclone behind TLS, with the PEM of the authority that vouches for it.
     pub(crate) fn rclone_tls() -> (Self, Vec<u8>) {
         let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
         let (pem, secret) = (certificate.cert.pem(), certificate.signing_key.serialize_pem());
-        let server = Self::start("https", |folder, address| {
+        let server = Self::start(|folder, address| {
             std::fs::write(folder.join("cert.pem"), &pem).unwrap();
             std::fs::write(folder.join("key.pem"), &secret).unwrap();
-            let mut command = rclone(folder, address);
+            let mut command = real::rclone(folder, address);
             command.arg("--cert").arg(folder.join("cert.pem")).arg("--key").arg(folder.join("key.pem"));
             command
         });
         (server, pem.into_bytes())
     }
 
-    /// Google Cloud Storage as its emulator has it: no credentials, everything in memory.
-    pub(crate) fn fake_gcs() -> Self {
-        Self::start("http", |_, address| {
-            let mut command = server_command("fake-gcs-server");
-            let host = address.ip().to_string();
-            command.args(["-backend", "memory", "-log-level", "error", "-scheme", "http", "-host", &host]).args([
-                "-port",
-                &address.port().to_string(),
-                "-public-host",
-                &address.to_string(),
-            ]);
-            command
-        })
-    }
-
-    fn start(scheme: &'static str, command: impl Fn(&Path, SocketAddr) -> Command) -> Self {
-        let mut said = String::new();
-        // Another process may take the port between choosing and using it.
-        for _ in 0..5 {
-            let folder = tempfile::tempdir().unwrap();
-            std::fs::create_dir(folder.path().join("data")).unwrap();
-            let address = free_address();
-            let log = folder.path().join("log");
-            let output = std::fs::File::create(&log).unwrap();
-            let process = command(folder.path(), address)
-                .stdin(Stdio::null())
-                .stdout(output.try_clone().unwrap())
-                .stderr(output)
-                .spawn()
-                .unwrap();
-            let mut server = Self { process, address, scheme, folder };
-            if server.is_ready() {
-                return server;
-            }
-            said = std::fs::read_to_string(&log).unwrap();
-        }
-        panic!("the server does not start: {said}");
-    }
-
-    /// Waits until the server answers; false when it has ended.
-    fn is_ready(&mut self) -> bool {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while Instant::now() < deadline {
-            if self.process.try_wait().unwrap().is_some() {
-                return false;
-            }
-            if answers(self.address) {
-                return true;
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        false
-    }
-
     pub(crate) fn config(&self, bucket: &str, prefix: &str) -> S3Config {
-        let endpoint = format!("{}://{}", self.scheme, self.address);
         S3Config {
             credentials: Credentials::Key(key()),
             region: Some("us-east-1".to_owned()),
-            ..S3Config::new(endpoint, bucket, prefix)
+            ..S3Config::new(format!("http://{}", self.address), bucket, prefix)
         }
     }
 
     pub(crate) fn gcs_config(&self, bucket: &str, prefix: &str) -> GcsConfig {
         emulated(self.address, bucket, prefix)
-    }
-
-    /// Where the server keeps its buckets.
-    pub(crate) fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
     }
 }
 
@@ -143,55 +51,6 @@ fn emulated(address: SocketAddr, bucket: &str, prefix: &str) -> GcsConfig {
         project: Some("project".to_owned()),
         ..GcsConfig::new(bucket, prefix)
     }
-}
-
-fn rclone(folder: &Path, address: SocketAddr) -> Command {
-    let mut command = server_command("rclone");
-    command
-        .args(["serve", "s3", "--config", "/dev/null", "--addr", &address.to_string()])
-        .arg(format!("--auth-key={},{}", key().id, key().secret))
-        .arg("--cache-dir")
-        .arg(folder.join("cache"))
-        .arg(folder.join("data"));
-    command
-}
-
-/// A command that ends with the test process, even if that is killed.
-fn server_command(name: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--pdeathsig", "KILL"]).arg(tool(name));
-    command
-}
-
-/// A tool that `cargo xtask tools` has installed, or the one that `HOLDFAST_<NAME>` names.
-fn tool(name: &str) -> PathBuf {
-    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase().replace('-', "_"))).map(PathBuf::from);
-    let path = named.unwrap_or_else(|| {
-        let cache = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
-        let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/holdfast"));
-        cache.join("bin").join(name)
-    });
-    assert!(path.is_file(), "{} is missing; run: cargo xtask tools", path.display());
-    path
-}
-
-/// An address on which nothing listens.
-pub(crate) fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
-/// Whether an S3 server answers, with anything but "not yet" (503).
-fn answers(address: SocketAddr) -> bool {
-    let Ok(mut stream) = TcpStream::connect(address) else {
-        return false;
-    };
-    stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
-    let request = format!("GET /ready?list-type=2 HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    let mut answer = String::new();
-    stream.write_all(request.as_bytes()).is_ok()
-        && stream.read_to_string(&mut answer).is_ok()
-        && answer.starts_with("HTTP/1.")
-        && !answer.contains(" 503 ")
 }
 
 /// A request as a [`Scripted`] server sees it.

@@ -115,7 +115,7 @@ fn wrong_credentials() {
 #[test]
 fn tls_needs_an_authority() {
     let (server, ca) = Server::rclone_tls();
-    let config = server.config("bucket", "");
+    let config = S3Config { endpoint: format!("https://{}", server.address), ..server.config("bucket", "") };
     let trusting = S3Config { ca_pem: Some(ca), ..config.clone() };
     let store = S3Config::create(&trusting).unwrap();
     store.put("config", b"x").unwrap();
