@@ -3,6 +3,7 @@
 use holdfast_api::stash::{Backup, BackupSettings};
 use holdfast_api::values::{AgentReference, Schedule, TimeZone, Timing};
 
+use crate::Place;
 use crate::host::Host;
 use crate::key::{ObjectKey, TargetKind};
 use crate::planned::{PlannedBackup, PlannedRepository, PlannedSnapshot, Retention};
@@ -173,7 +174,7 @@ fn timing(schedule: Option<&Schedule>, settings: &BackupSettings, id: &str) -> O
     schedule.map(|schedule| schedule.timing(settings.time_zone.as_ref(), settings.jitter, id))
 }
 
-/// The name of the AgentTemplate to use: it must exist, written or built in.
+/// The name of the AgentTemplate to use: it must exist, written or built in. A pod sees none, and was made from it.
 pub(crate) fn agent(
     lookup: Lookup<'_>,
     reference: Option<&AgentReference>,
@@ -181,7 +182,9 @@ pub(crate) fn agent(
     field: &str,
 ) -> Result<String, Finding> {
     let Some(reference) = reference else { return Ok(default.to_owned()) };
-    if agents::BUILT_IN.contains(&reference.name.as_str()) || lookup.index.has_agent(&reference.name) {
+    let is_made_from_it = matches!(lookup.settings.place, Place::Pod { .. });
+    let is_built_in = agents::BUILT_IN.contains(&reference.name.as_str());
+    if is_made_from_it || is_built_in || lookup.index.has_agent(&reference.name) {
         return Ok(reference.name.clone());
     }
     let key = ObjectKey::new("AgentTemplate", "", &reference.name);
