@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn patterns_may_mean_paths_of_the_snapshot() {
-        let list = |pattern: &str| vec![PatternList::new(&[pattern], Case::Sensitive).unwrap()];
+        let list = |pattern: &str| vec![PatternList::new([pattern], Case::Sensitive).unwrap()];
         let check = |from: &str, path: &str, include: &str, want: (bool, bool)| {
             let options =
                 RestoreOptions { include: list(include), patterns_from: from.into(), ..RestoreOptions::new("/target") };
