@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use holdfast_repository::{
     Compression, Error as RepositoryError, Lock, LockMode, LockOptions, Monitor, OpenOptions, Repository,
 };
-use holdfast_store::{Access, ErrorKind, Location, Store};
+use holdfast_store::{Access, ErrorKind, Location, RetryPolicy, Store};
 
 use super::password::PasswordArgs;
 use crate::failure::{Failure, Result};
@@ -131,7 +131,9 @@ impl RepoArgs {
 
     pub(crate) fn access(&self) -> Result<Access> {
         let ca_pem = self.cacert.as_ref().map(|path| read(path, "certificate")).transpose()?;
-        Ok(Access { ca_pem, cancel: interrupt(), ..Access::default() })
+        // A person waits, and may have mistyped the address: some two minutes.
+        let retry = RetryPolicy { attempts_max: 10, ..RetryPolicy::default() };
+        Ok(Access { ca_pem, cancel: interrupt(), retry, ..Access::default() })
     }
 }
 
