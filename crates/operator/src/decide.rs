@@ -25,12 +25,12 @@ use crate::objects::Objects;
 use crate::refusal::Refusals;
 use crate::restart;
 use crate::settings::Settings;
-use crate::sidecar::{self, Protected};
+use crate::sidecar::{self, Protected, bounded};
 use crate::status::{Pending, Reporter};
 use crate::templates;
 use crate::tie::{Finder, Tie, Ties, pull_secrets};
 use crate::wipe;
-use crate::world::{World, controller, is_ours, name, text, uid};
+use crate::world::{World, controller, is_ours, moment, name, text, uid};
 
 /// Decides for one namespace. `objects` are those in it, as the API server has them; the templates of the cluster; and
 /// the Repositories of other namespaces that it refers to.
@@ -350,7 +350,7 @@ impl Deciding<'_> {
         let work = work.ok().flatten()?;
         let draft = Draft {
             owner,
-            name: format!("backup-{}-{}", object.name, due.since.as_second().div_euclid(60)),
+            name: self.name_of_backup(&object.name, due),
             host: job::host_of_claim(&target.name),
             component: "backup",
             target: format!("{}/{}", target.kind.name(), target.name),
@@ -365,6 +365,21 @@ impl Deciding<'_> {
             node_selector: BTreeMap::new(),
         };
         job::create(self.world, draft, format!("{object} is due"), self.settings)
+    }
+
+    /// The name of a Job by the minute at which it became due: decided on again before the Job that was just made is
+    /// seen, it is the same, and no second one is made. One that has ended leaves it to the next only under another.
+    fn name_of_backup(&self, backup: &str, due: &Due) -> String {
+        let created = |id: &String| {
+            let name = id.rsplit_once('/').map_or(id.as_str(), |(_, name)| name);
+            moment(self.world.get("BackupTrigger", name)?, "/metadata/creationTimestamp")
+        };
+        // What is triggered is due now, at any moment.
+        let since = due.triggers.iter().filter_map(created).min().unwrap_or(due.since);
+        let first = format!("backup-{backup}-{}", since.as_second().div_euclid(60));
+        let is_taken = |wanted: &String| self.jobs.iter().any(|work| name(work.job) == bounded(wanted));
+        let others = (2..).map(|number| format!("{first}-{number}"));
+        std::iter::once(first.clone()).chain(others).find(|wanted| !is_taken(wanted)).unwrap_or(first)
     }
 
     fn recovery(&self, owner: &Value, planned: &PlannedRecovery) -> Option<Action> {

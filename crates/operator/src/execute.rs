@@ -110,8 +110,11 @@ async fn attempt(client: &Client, action: Action, what: &str) -> Result<(), Exec
                 object["lastTimestamp"] = json!(now);
             }
             let api = api(client, text(&object, "/kind"), text(&object, "/metadata/namespace"))?;
+            let is_job = text(&object, "/kind") == "Job";
             let object: DynamicObject = serde_json::from_value(object).map_err(ExecuteError::Object)?;
             match api.create(&PostParams::default(), &object).await {
+                // Nothing would say when the name of a Job that is not the wanted one is free.
+                Err(error) if is(&error, StatusCode::CONFLICT) && is_job => Err(ExecuteError::Changed(what.to_owned())),
                 Err(error) if is(&error, StatusCode::CONFLICT) => Ok(()),
                 done => finish(done, what),
             }
