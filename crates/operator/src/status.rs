@@ -288,7 +288,8 @@ impl<'a> Reporter<'a> {
             status.hosts.iter().filter_map(|host| host.running.as_ref()).find(|running| asks(running))
         });
         let ended = |host: &String| status.runs.iter().any(|run| run.host == *host && run.phase != RunPhase::Running);
-        let is_done = !status.runs.is_empty() && expected.iter().all(ended);
+        let goes_on = status.runs.iter().any(|run| run.phase == RunPhase::Running);
+        let is_done = !status.runs.is_empty() && expected.iter().all(ended) && (refusal.is_none() || !goes_on);
         let failed = status.runs.iter().find(|run| matches!(run.phase, RunPhase::Failed | RunPhase::Skipped));
         let phase = match (is_done, failed, running) {
             (true, None, _) => TriggerPhase::Succeeded,
@@ -299,20 +300,17 @@ impl<'a> Reporter<'a> {
         };
         let mut conditions = Conditions::new(self, found);
         conditions.ready(refusal.as_ref(), None, format!("it starts Backup {}/{backup}", self.world.namespace));
-        if refusal.is_none() {
-            let (complete, failure, reason, message) = match (phase, failed) {
-                (TriggerPhase::Succeeded, _) => {
-                    (true, false, "Succeeded", "the run of every host succeeded".to_owned())
-                }
-                (TriggerPhase::Failed, Some(run)) => {
-                    let error = run.error.as_deref().unwrap_or("it failed");
-                    (false, true, "RunFailed", format!("{}: {error}", run.host))
-                }
-                _ => (false, false, "InProgress", "not every host has run".to_owned()),
-            };
-            conditions.set("Complete", complete, reason, &message);
-            conditions.set("Failed", failure, reason, &message);
-        }
+        let (complete, failure, reason, message) = match (phase, failed, &refusal) {
+            (TriggerPhase::Succeeded, ..) => (true, false, "Succeeded", "the run of every host succeeded".to_owned()),
+            (TriggerPhase::Failed, Some(run), _) => {
+                let error = run.error.as_deref().unwrap_or("it failed");
+                (false, true, "RunFailed", format!("{}: {error}", run.host))
+            }
+            (.., Some(refusal)) => (false, false, refusal.reason, refusal.message.clone()),
+            _ => (false, false, "InProgress", "not every host has run".to_owned()),
+        };
+        conditions.set("Complete", complete, reason, &message);
+        conditions.set("Failed", failure, reason, &message);
         let start = status.runs.iter().map(|run| run.time.0).chain(running.map(|running| running.start.0)).min();
         let end = status.runs.iter().filter_map(|run| {
             let seconds = run.duration.map_or(0, |duration| duration.as_std().as_secs());
@@ -346,8 +344,12 @@ impl<'a> Reporter<'a> {
             Some(target) if target.kind == TargetKind::DaemonSet => self.nodes_of(&target.name),
             _ => ids.iter().map(|id| host_of(id).to_owned()).collect(),
         };
-        let backup = self.objects.triggers.get(&(self.world.namespace, name(trigger)));
-        (backup.map_or("", |trigger| trigger.spec.target_backup.name.as_str()), hosts)
+        let object = self.objects.triggers.get(&(self.world.namespace, name(trigger)));
+        let backup = object.map_or("", |trigger| trigger.spec.target_backup.name.as_str());
+        // Of a Backup that cannot run it is those that it had.
+        let of_status = self.history.backups.get(&("Backup", backup)).filter(|_| ids.is_empty());
+        let had = of_status.into_iter().flat_map(|status| status.hosts.iter().map(|host| host.host.clone()));
+        (backup, hosts.into_iter().chain(had).collect())
     }
 
     /// The hosts of a DaemonSet: the nodes that its pods are on.
