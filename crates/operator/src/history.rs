@@ -72,7 +72,11 @@ impl<'a> History<'a> {
             let backup = backup.map_or("", |object| crate::world::text(object, "/spec/targetBackup/name"));
             let ended = status.runs.iter().filter(|run| run.phase != holdfast_api::stash::RunPhase::Running);
             let ids = ended.map(|run| format!("Backup/{namespace}/{backup}/{}", run.host)).collect();
-            observed.triggers.insert(format!("{namespace}/{trigger}"), ids);
+            let id = format!("{namespace}/{trigger}");
+            if status.is_over() {
+                observed.triggers_over.insert(id.clone());
+            }
+            observed.triggers.insert(id, ids);
         }
         for work in running {
             observed.running.insert(job::planned_id(namespace, work), String::new());

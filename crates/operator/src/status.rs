@@ -289,7 +289,9 @@ impl<'a> Reporter<'a> {
         });
         let ended = |host: &String| status.runs.iter().any(|run| run.host == *host && run.phase != RunPhase::Running);
         let goes_on = status.runs.iter().any(|run| run.phase == RunPhase::Running);
-        let is_done = !status.runs.is_empty() && expected.iter().all(ended) && (refusal.is_none() || !goes_on);
+        // Once told, it stays: hosts that come later do not concern it.
+        let is_done = status.is_over()
+            || !status.runs.is_empty() && expected.iter().all(ended) && (refusal.is_none() || !goes_on);
         let failed = status.runs.iter().find(|run| matches!(run.phase, RunPhase::Failed | RunPhase::Skipped));
         let phase = match (is_done, failed, running) {
             (true, None, _) => TriggerPhase::Succeeded,

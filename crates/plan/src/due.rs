@@ -92,8 +92,7 @@ fn due(id: &str, reason: Reason, since: Timestamp) -> Due {
 fn asked<'a>(observed: &Observed, triggers: &'a [PlannedTrigger]) -> HashMap<&'a str, Vec<&'a str>> {
     let mut asked: HashMap<&str, Vec<&str>> = HashMap::new();
     for trigger in triggers {
-        let served = observed.triggers.get(&trigger.id);
-        for backup in trigger.backups.iter().filter(|id| !served.is_some_and(|served| served.contains(*id))) {
+        for backup in trigger.backups.iter().filter(|backup| !observed.is_served(&trigger.id, backup)) {
             asked.entry(backup).or_default().push(&trigger.id);
         }
     }

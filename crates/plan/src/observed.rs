@@ -19,8 +19,18 @@ pub struct Observed {
     pub recoveries: BTreeMap<String, RecoveryHistory>,
     /// By `namespace/name` of a BackupTrigger: the ids of the backups that ran for it, well or badly.
     pub triggers: BTreeMap<String, BTreeSet<String>>,
+    /// By `namespace/name`: the BackupTriggers that have been carried out. Hosts that come later do not run for them.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub triggers_over: BTreeSet<String>,
     /// The backups and recoveries that run at this moment: id, and location of the repository.
     pub running: BTreeMap<String, String>,
+}
+
+impl Observed {
+    /// Whether a backup is not to run for a trigger any more: it did, or the trigger has been carried out.
+    pub(crate) fn is_served(&self, trigger: &str, backup: &str) -> bool {
+        self.triggers_over.contains(trigger) || self.triggers.get(trigger).is_some_and(|ran| ran.contains(backup))
+    }
 }
 
 /// The past runs of one backup of one host.

@@ -39,8 +39,7 @@ pub(crate) fn plan_all(
         match by_object.get(&key) {
             Some(ids) => {
                 let id = format!("{namespace}/{name}");
-                let ran = observed.triggers.get(&id);
-                let done = ids.iter().all(|id| ran.is_some_and(|ran| ran.contains(*id)));
+                let done = ids.iter().all(|backup| observed.is_served(&id, backup));
                 triggers.push(PlannedTrigger { id, backups: ids.iter().map(|&id| id.to_owned()).collect(), done });
             }
             None if lookup.index.backups.contains_key(&(*namespace, &*reference.name)) => {

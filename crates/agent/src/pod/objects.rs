@@ -6,7 +6,9 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_api::names;
+use holdfast_api::stash::BackupTriggerStatus;
 use holdfast_plan::{Target, TargetKind};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 /// What a container works for.
@@ -61,6 +63,8 @@ pub(super) struct Seen {
     pub(super) hosts: usize,
     /// The pods that its status names.
     pub(super) pods: Vec<String>,
+    /// Of a `BackupTrigger`: whether its status says that it has been carried out, for all hosts.
+    pub(super) is_over: bool,
 }
 
 impl Seen {
@@ -141,6 +145,8 @@ impl Objects {
             count: hosts.iter().filter_map(|entry| entry["count"].as_u64()).sum(),
             hosts: hosts.len(),
             pods,
+            is_over: kind == "BackupTrigger"
+                && BackupTriggerStatus::deserialize(&object["status"]).is_ok_and(|status| status.is_over()),
         };
         if self.is_ours(kind, &object) && (!is_leaving || matches!(self.scope, Scope::Repository { .. })) {
             seen.json = Some(spec_of(kind, object));
@@ -301,7 +307,10 @@ fn put(store: &mut Store, key: Key, seen: Seen) -> bool {
     let news = matters
         && match old {
             None => seen.json.is_some(),
-            Some(old) => old.json != seen.json || old.uid != seen.uid || (by_others && old.own != seen.own),
+            Some(old) => {
+                let is_news = by_others && (&old.own, old.is_over) != (&seen.own, seen.is_over);
+                old.json != seen.json || old.uid != seen.uid || is_news
+            }
         };
     store.objects.insert(key, seen);
     news

@@ -58,6 +58,14 @@ pub struct BackupTriggerStatus {
     pub runs: Vec<BackupRun>,
 }
 
+impl BackupTriggerStatus {
+    /// Whether it has been carried out, well or badly: what comes later does not concern it.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        matches!(self.phase, Some(TriggerPhase::Succeeded | TriggerPhase::Failed | TriggerPhase::Skipped))
+    }
+}
+
 /// How a triggered run stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum TriggerPhase {

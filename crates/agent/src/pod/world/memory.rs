@@ -99,6 +99,9 @@ fn own<T: DeserializeOwned>(seen: &Seen) -> Option<T> {
 
 fn remember_trigger(state: &mut State, namespace: &str, host: &str, name: &str, seen: &Seen) {
     let phase = seen.own.as_ref().and_then(|own| serde_json::from_value(own["phase"].clone()).ok());
+    if seen.is_over {
+        state.observed.triggers_over.insert(format!("{namespace}/{name}"));
+    }
     let target = seen.json.as_ref().and_then(|json| json["spec"]["targetBackup"]["name"].as_str());
     if let (Some(RunPhase::Succeeded | RunPhase::Failed | RunPhase::Skipped), Some(target)) = (phase, target) {
         let served = state.observed.triggers.entry(format!("{namespace}/{name}")).or_default();
@@ -117,7 +120,10 @@ fn forget(state: &mut State, kind: &str, id: &str, name: &str) {
             state.observed.recoveries.remove(id);
             state.runs.remove(id);
         }
-        "BackupTrigger" => _ = state.observed.triggers.remove(name),
+        "BackupTrigger" => {
+            state.observed.triggers.remove(name);
+            state.observed.triggers_over.remove(name);
+        }
         "Repository" => _ = state.repositories.remove(name),
         _ => {}
     }
