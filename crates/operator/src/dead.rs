@@ -72,6 +72,7 @@ pub(crate) fn bury(
         }
     }
     triggers_of_the_dead(world, history, now, decision);
+    triggers_untold(world, history, now, decision);
     jobs_without_a_word(world, history, jobs, decision);
 }
 
@@ -102,6 +103,32 @@ fn triggers_of_the_dead(world: &World<'_>, history: &History<'_>, now: Timestamp
             });
             let part = json!({"runs": [run]});
             decision.actions.extend(write_part(world, &object, &run.host, part, "its run ended and nobody told"));
+        }
+    }
+}
+
+/// Runs for a trigger that the Backup tells of and the trigger does not: an agent that ended before it was allowed to.
+fn triggers_untold(world: &World<'_>, history: &History<'_>, now: Timestamp, decision: &mut Decision) {
+    for (name, status) in history.triggers.iter().filter(|(_, status)| !status.is_over()) {
+        let object = ObjectKey::new("BackupTrigger", world.namespace, *name);
+        let Some(found) = world.of(&object) else { continue };
+        let Some(created) = moment(found, "/metadata/creationTimestamp") else { continue };
+        let backup = text(found, "/spec/targetBackup/name");
+        let hosts = history.backups.get(&("Backup", backup)).map_or(&[][..], |status| status.hosts.as_slice());
+        for host in hosts.iter().filter(|host| !status.runs.iter().any(|run| run.host == host.host)) {
+            // One of an older trigger of the name began before this one was made.
+            let serves = |run: &&BackupRun| run.time.0 >= created && run.triggers.iter().any(|one| one == name);
+            let Some(run) = host.runs.iter().find(serves) else { continue };
+            let took = run.duration.map(|duration| duration.as_std()).unwrap_or_default();
+            let Ok(known) = run.time.0.checked_add(took).and_then(|end| end.checked_add(KNOWN_WITHIN)) else {
+                continue;
+            };
+            if known > now {
+                decision.again_at(known);
+                continue;
+            }
+            let part = json!({"runs": [run]});
+            decision.actions.extend(write_part(world, &object, &host.host, part, "its run ended and nobody told"));
         }
     }
 }

@@ -3,9 +3,9 @@
 //! Of a status only the last is kept, so that an API server that is down for long costs no memory, and is told the truth
 //! when it is back, not its history.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use holdfast_api::kinds;
 use k8s_openapi::api::core::v1::{Event as ApiEvent, EventSource, ObjectReference};
@@ -30,7 +30,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(500);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How soon what was not allowed is tried again, doubled with each refusal up to the longest.
 const REFUSED_FIRST: Duration = Duration::from_secs(1);
-const REFUSED_MAX: Duration = Duration::from_secs(60);
+const REFUSED_MAX: Duration = Duration::from_secs(15);
+/// How long what is not allowed is not said: of a new object the operator gives the right a moment later.
+const REFUSED_QUIETLY: Duration = Duration::from_secs(60);
 /// How many Events wait at most; of more the oldest are dropped, since the status tells the same.
 const EVENTS_MAX: usize = 100;
 /// How many names are tried for an Event.
@@ -47,13 +49,22 @@ pub(super) struct Part {
     pub(super) manager: String,
 }
 
+/// Since when a part is not allowed, and when it is tried again.
+#[derive(Debug)]
+struct Refused {
+    since: Instant,
+    again: Instant,
+    pause: Duration,
+    said: bool,
+}
+
 #[derive(Debug, Default)]
 struct Waiting {
     wanted: BTreeMap<Part, Value>,
     /// What the API server is known to have.
     sent: BTreeMap<Part, Value>,
     /// What was not allowed: the rights may be on their way.
-    refused: BTreeSet<Part>,
+    refused: BTreeMap<Part, Refused>,
     events: VecDeque<Event>,
     /// Whether something is on its way.
     busy: bool,
@@ -65,26 +76,32 @@ impl Waiting {
         self.wanted.iter().find(differs).map(|(part, wanted)| (part.clone(), wanted.clone()))
     }
 
-    /// Notes how the telling of a part ended; false if it was not allowed once more, which was said before.
-    fn note(&mut self, part: &Part, status: Value, result: &Result<(), CallError>) -> bool {
-        let refused = result.as_ref().is_err_and(|error| error.code() == Some(403));
+    /// Notes how the telling of a part ended; false if nothing is to be said of it: it was not allowed, for a short
+    /// time so far, or once more.
+    fn note(&mut self, part: &Part, status: Value, result: &Result<(), CallError>, now: Instant) -> bool {
+        let is_refused = result.as_ref().is_err_and(|error| error.code() == Some(403));
         if result.is_ok() || result.as_ref().is_err_and(CallError::is_final) {
             // What is wrong now is wrong again: it is tried when it changes, or when it may be allowed.
             self.sent.insert(part.clone(), status);
         }
-        if refused {
-            return self.refused.insert(part.clone());
+        if !is_refused {
+            self.refused.remove(part);
+            return true;
         }
-        self.refused.remove(part);
-        true
+        let new = Refused { since: now, again: now, pause: REFUSED_FIRST, said: false };
+        let refused = self.refused.entry(part.clone()).or_insert(new);
+        refused.again = now + refused.pause;
+        refused.pause = (refused.pause * 2).min(REFUSED_MAX);
+        now.duration_since(refused.since) >= REFUSED_QUIETLY && !std::mem::replace(&mut refused.said, true)
     }
 
-    /// Wants what was not allowed to be told again; false if there is nothing like that.
-    fn try_refused_again(&mut self) -> bool {
-        for part in &self.refused {
+    /// Wants what was not allowed to be told again where it is time; how long it is until the next, at most `limit`.
+    fn try_refused_again(&mut self, now: Instant, limit: Duration) -> Duration {
+        for (part, _) in self.refused.iter().filter(|(_, refused)| refused.again <= now) {
             self.sent.remove(part);
         }
-        !self.refused.is_empty()
+        let waiting = self.refused.values().filter(|refused| refused.again > now);
+        waiting.map(|refused| refused.again.duration_since(now)).min().map_or(limit, |next| next.min(limit))
     }
 
     fn is_empty(&self) -> bool {
@@ -133,7 +150,7 @@ impl Report {
             |part: &Part| object.is_some_and(|(kind, name)| (part.kind.as_str(), part.name.as_str()) != (kind, name));
         waiting.wanted.retain(|part, _| stays(part));
         waiting.sent.retain(|part, _| stays(part));
-        waiting.refused.retain(stays);
+        waiting.refused.retain(|part, _| stays(part));
     }
 
     /// An Event happened.
@@ -156,10 +173,11 @@ impl Report {
     /// Sends what is to be told, for ever.
     pub(super) async fn send(self: Arc<Self>, client: Client, turn: Arc<Turn>, objects: Arc<Objects>, signal: Signal) {
         let mut link = Link { retry: RETRY_FIRST, broken: false, signal };
-        let mut refused = REFUSED_FIRST;
         loop {
-            let next = {
+            let (next, pause) = {
                 let mut waiting = self.waiting();
+                // The turn may come without a word, and so may rights.
+                let pause = waiting.try_refused_again(Instant::now(), RETRY_MAX);
                 // What a host has to say is said by whose turn it is.
                 let next = if turn.is_ours() { waiting.next().map(Next::Status) } else { None };
                 let next = next.or_else(|| waiting.events.front().cloned().map(|event| Next::Event(Box::new(event))));
@@ -167,22 +185,17 @@ impl Report {
                 if next.is_none() {
                     self.told.notify_all();
                 }
-                next
+                (next, pause)
             };
             let result = match next {
                 None => {
-                    // The turn may come without a word, and so may rights.
-                    let pause = if self.waiting().refused.is_empty() { RETRY_MAX } else { refused };
-                    if tokio::time::timeout(pause, self.wake.notified()).await.is_err() {
-                        let again = self.waiting().try_refused_again();
-                        refused = if again { (refused * 2).min(REFUSED_MAX) } else { REFUSED_FIRST };
-                    }
+                    let _ = tokio::time::timeout(pause, self.wake.notified()).await;
                     tokio::time::sleep(GATHER).await;
                     continue;
                 }
                 Some(Next::Status((part, status))) => {
                     let result = self.apply(&client, &part, &status).await;
-                    if !self.waiting().note(&part, status, &result) {
+                    if !self.waiting().note(&part, status, &result, Instant::now()) {
                         continue;
                     }
                     result.map_err(|error| (format!("the status of {} {}", part.kind, part.name), error))
@@ -305,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_allowed_is_said_once_and_told_when_it_may_be() {
+    fn what_is_not_allowed_is_tried_again_quietly_and_said_once_after_a_minute() {
         let part = Part {
             kind: "BackupTrigger".into(),
             namespace: "demo".into(),
@@ -316,19 +329,28 @@ mod tests {
         let mut waiting = Waiting::default();
         waiting.wanted.insert(part.clone(), status.clone());
 
-        assert!(waiting.note(&part, status.clone(), &answer(403)), "the first refusal is said");
-        assert_eq!(waiting.next(), None, "others have their turn first");
-        assert!(!waiting.is_empty(), "it is not told");
-        assert!(waiting.try_refused_again());
-        assert_eq!(waiting.next(), Some((part.clone(), status.clone())));
-        assert!(!waiting.note(&part, status.clone(), &answer(403)), "the second is not");
-        assert!(waiting.try_refused_again());
-        assert!(waiting.note(&part, status.clone(), &Ok(())));
-        assert!(waiting.is_empty() && !waiting.try_refused_again());
+        let begun = Instant::now();
+        let (mut now, mut tries, mut said) = (begun, 0, Vec::new());
+        while now < begun + Duration::from_secs(300) {
+            assert_eq!(waiting.next(), Some((part.clone(), status.clone())), "it is tried");
+            if waiting.note(&part, status.clone(), &answer(403), now) {
+                said.push(now.duration_since(begun).as_secs());
+            }
+            assert_eq!(waiting.next(), None, "others have their turn first");
+            assert!(!waiting.is_empty(), "it is not told");
+            now += waiting.try_refused_again(now, Duration::from_secs(60));
+            waiting.try_refused_again(now, Duration::ZERO);
+            tries += 1;
+        }
+        assert!((15..40).contains(&tries), "{tries}");
+        assert!(matches!(said[..], [at] if (60..75).contains(&at)), "{said:?}");
+        assert!(waiting.note(&part, status.clone(), &Ok(()), now));
+        assert!(waiting.is_empty());
+        assert_eq!(waiting.try_refused_again(now, RETRY_MAX), RETRY_MAX);
 
         // What makes no sense is not sent again.
         waiting.wanted.insert(part.clone(), json!({}));
-        assert!(waiting.note(&part, json!({}), &answer(422)));
+        assert!(waiting.note(&part, json!({}), &answer(422), now));
         assert!(waiting.is_empty());
     }
 }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use holdfast_api::stash::{HostStatus, RecoveryHostStatus, RepositoryFacts, RunPhase};
+use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 
 use super::Cluster;
 use crate::pod::objects::{Key, Scope, Seen};
 use crate::pod::{Identity, status};
-use crate::state::State;
+use crate::state::{Run, State};
 
 impl Cluster<'_> {
     /// What the status of the own host says of everything, as somebody else left it.
@@ -106,6 +107,16 @@ fn remember_trigger(state: &mut State, namespace: &str, host: &str, name: &str, 
     if let (Some(RunPhase::Succeeded | RunPhase::Failed | RunPhase::Skipped), Some(target)) = (phase, target) {
         let served = state.observed.triggers.entry(format!("{namespace}/{name}")).or_default();
         served.insert(format!("Backup/{namespace}/{target}/{host}"));
+    } else if let (None, Some(target)) = (&seen.own, target) {
+        // Its status may not have been told yet: so says that of the Backup, unless it is about an older one of the name.
+        let (id, trigger) = (format!("Backup/{namespace}/{target}/{host}"), format!("{namespace}/{name}"));
+        let created = seen.json.as_ref().and_then(|json| json["metadata"]["creationTimestamp"].as_str()?.parse().ok());
+        let runs = state.runs.get(&id).map_or(&[][..], |runs| runs.history.as_slice());
+        let has_run =
+            |run: &Run| run.triggers.contains(&trigger) && created.is_some_and(|at: Timestamp| run.start >= at);
+        if runs.iter().any(has_run) {
+            state.observed.triggers.entry(trigger).or_default().insert(id);
+        }
     }
 }
 
