@@ -24,6 +24,9 @@ pub enum OpenError {
         /// The key.
         key: String,
     },
+    /// The Secret, which lies in another namespace, cannot be read.
+    #[error("{0}")]
+    Unreadable(String),
     /// A value of the Secret is not text.
     #[error("key {key} of Secret {secret} is not text")]
     NotText {
@@ -173,7 +176,7 @@ impl OpenError {
         let is_refused =
             |source: &holdfast_store::Error| source.kind == ErrorKind::PermissionDenied && planned.volume.is_none();
         match self {
-            Self::NoKey { .. } | Self::NotText { .. } | Self::Password { .. } => true,
+            Self::NoKey { .. } | Self::Unreadable(_) | Self::NotText { .. } | Self::Password { .. } => true,
             Self::Store { source, .. } => is_refused(source),
             Self::Repository { source: RepositoryError::Store(source), .. } => is_refused(source),
             Self::Location { .. } | Self::Repository { .. } => false,
@@ -195,6 +198,9 @@ type Environment = BTreeMap<String, Secret<String>>;
 
 fn environment(planned: &PlannedRepository, objects: &[Object]) -> Result<Environment, OpenError> {
     let secret = || secret_of(planned);
+    if let Some(why) = volumes::unreadable(objects, planned.namespace(), &planned.secret) {
+        return Err(OpenError::Unreadable(why));
+    }
     let values = volumes::secret(objects, planned.namespace(), &planned.secret).unwrap_or_default();
     let mut env = Environment::new();
     for (variable, key) in &planned.env {
@@ -255,6 +261,17 @@ data: {binary: /w==}
             env: variables.iter().map(|(variable, key)| (variable.to_string(), key.to_string())).collect(),
             made_by: None,
         }
+    }
+
+    #[test]
+    fn a_secret_that_cannot_be_read_says_why() {
+        let stand_in = volumes::unreadable_secret("demo", "repo", "cannot read it; to allow it: kubectl create role");
+        let objects = holdfast_api::manifest::read_objects([stand_in]).objects;
+        let planned = planned(&[("RESTIC_PASSWORD", "RESTIC_PASSWORD")]);
+        let error = environment(&planned, &objects).unwrap_err();
+        assert_eq!(error.to_string(), "cannot read it; to allow it: kubectl create role");
+        assert!(error.is_of_secret(&planned));
+        assert!(volumes::unreadable(&objects, "demo", "another").is_none());
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 use holdfast_api::manifest::{Object, Typed};
 use holdfast_api::values::Secret;
 use holdfast_plan::{DirectorySource, Files, Volume};
+use serde_json::{Value, json};
 
 /// Why a volume's folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -138,6 +139,27 @@ pub fn secret(objects: &[Object], namespace: &str, name: &str) -> Option<Secret<
             let bytes = secret.data.iter().flatten().map(|(key, bytes)| (key.clone(), bytes.0.clone()));
             let texts = secret.string_data.iter().flatten().map(|(key, text)| (key.clone(), text.clone().into_bytes()));
             Some(Secret::new(bytes.chain(texts).collect()))
+        }
+        _ => None,
+    })
+}
+
+/// What stands for a Secret that cannot be read says by this annotation why.
+const UNREADABLE: &str = "holdfast/unreadable";
+
+/// What stands for a Secret that cannot be read, so that whoever needs it says why.
+pub(crate) fn unreadable_secret(namespace: &str, name: &str, why: &str) -> Value {
+    let metadata = json!({"name": name, "namespace": namespace, "annotations": {UNREADABLE: why}});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})
+}
+
+/// Why a Secret cannot be read; none if it can.
+pub(crate) fn unreadable(objects: &[Object], namespace: &str, name: &str) -> Option<String> {
+    objects.iter().find_map(|object| match &object.typed {
+        Typed::Secret(secret) if object.name == name && object.namespace.as_deref() == Some(namespace) => {
+            // What holds something has been read, whatever it says of itself.
+            let is_empty = secret.data.is_none() && secret.string_data.is_none();
+            secret.metadata.annotations.as_ref()?.get(UNREADABLE).filter(|_| is_empty).cloned()
         }
         _ => None,
     })

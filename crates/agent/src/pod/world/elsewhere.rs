@@ -11,6 +11,7 @@ use crate::follow::Message;
 use crate::pod::connection::api;
 use crate::pod::objects::{Key, Scope, Seen};
 use crate::pod::watch::json_of;
+use crate::volumes;
 
 impl Cluster<'_> {
     /// Reads the repositories that were listed before what refers to them was.
@@ -49,9 +50,12 @@ impl Cluster<'_> {
             let Some(repository) = self.fetch(namespace, "Repository", name) else { continue };
             let secret = repository["spec"]["backend"]["storageSecretName"].as_str().map(str::to_owned);
             repositories.insert(id, repository);
-            if let Some(secret) = secret
-                && let Some(object) = self.fetch(namespace, "Secret", &secret)
-            {
+            if let Some(secret) = secret {
+                // The run says why, in the status: who reads that need not see this pod.
+                let object = self.try_fetch(namespace, "Secret", &secret).unwrap_or_else(|why| {
+                    (self.signal)(Message::Trouble(why.clone()));
+                    volumes::unreadable_secret(namespace, &secret, &why)
+                });
                 secrets.insert(format!("{namespace}/{secret}"), object);
             }
         }
@@ -59,27 +63,37 @@ impl Cluster<'_> {
     }
 
     pub(super) fn fetch(&self, namespace: &str, kind: &str, name: &str) -> Option<Value> {
-        let api = api(&self.connection.client(), namespace, kind)?;
+        let found = self.try_fetch(namespace, kind, name);
+        found.map_err(|why| (self.signal)(Message::Trouble(why))).ok()
+    }
+
+    /// Reads an object, or says why not and what to do about it.
+    fn try_fetch(&self, namespace: &str, kind: &str, name: &str) -> Result<Value, String> {
+        let Some(api) = api(&self.connection.client(), namespace, kind) else {
+            return Err(format!("cannot read {kind} {namespace}/{name}: the kind is not known"));
+        };
         match self.connection.call(api.get(name)) {
-            Ok(object) => Some(json_of(kind, object).1),
+            Ok(object) => Ok(json_of(kind, object).1),
             Err(error) => {
-                let way_out = if error.code() == Some(403) {
-                    let plural = if kind == "Secret" { "secrets" } else { "repositories.stash.appscode.com" };
-                    let role = format!("holdfast-read-{name}");
-                    format!(
-                        "; to allow it: kubectl create role {role} -n {namespace} --verb=get --resource={plural} \
-                         --resource-name={name} && kubectl create rolebinding {role}-{own} -n {namespace} \
-                         --role={role} --group=system:serviceaccounts:{own}",
-                        own = self.options.identity.namespace
-                    )
-                } else {
-                    String::new()
-                };
-                (self.signal)(Message::Trouble(format!("cannot read {kind} {namespace}/{name}: {error}{way_out}")));
-                None
+                let way_out = way_out(error.code(), namespace, kind, name, &self.options.identity.namespace);
+                Err(format!("cannot read {kind} {namespace}/{name}: {error}{way_out}"))
             }
         }
     }
+}
+
+/// What lets agents of the namespace `own` read what they may not.
+fn way_out(code: Option<u16>, namespace: &str, kind: &str, name: &str, own: &str) -> String {
+    if code != Some(403) {
+        return String::new();
+    }
+    let plural = if kind == "Secret" { "secrets" } else { "repositories.stash.appscode.com" };
+    let role = format!("holdfast-read-{name}");
+    format!(
+        "; to allow it: kubectl create role {role} -n {namespace} --verb=get --resource={plural} \
+         --resource-name={name} && kubectl create rolebinding {role}-{own} -n {namespace} --role={role} \
+         --group=system:serviceaccounts:{own}"
+    )
 }
 
 /// The workload whose `Restic` makes the repository that volumes are recovered from, and its node if it is a DaemonSet:
@@ -104,4 +118,21 @@ pub(super) fn workload_of_repository(
         }
         _ => (kind, rest.to_owned(), None),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_allow_one_secret_to_one_namespace() {
+        let commands = way_out(Some(403), "vault", "Secret", "s3", "demo");
+        assert_eq!(
+            commands,
+            "; to allow it: kubectl create role holdfast-read-s3 -n vault --verb=get --resource=secrets \
+             --resource-name=s3 && kubectl create rolebinding holdfast-read-s3-demo -n vault --role=holdfast-read-s3 \
+             --group=system:serviceaccounts:demo"
+        );
+        assert_eq!(way_out(Some(404), "vault", "Secret", "s3", "demo"), "");
+    }
 }
