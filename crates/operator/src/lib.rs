@@ -11,6 +11,7 @@
 mod access;
 mod action;
 mod cache;
+mod complaint;
 mod container;
 mod control;
 mod dead;

@@ -73,6 +73,11 @@ impl Resource {
         }
     }
 
+    /// The name of what defines it, as that of a CustomResourceDefinition.
+    pub(crate) fn definition(self) -> String {
+        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    }
+
     /// The value of `apiVersion`.
     pub(crate) fn api_version(self) -> String {
         self.api_resource().api_version

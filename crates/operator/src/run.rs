@@ -124,11 +124,13 @@ async fn operate(
         install::definitions(client, tell).await;
     }
     let watched = resources::ALL.into_iter().filter(|resource| resource.watched.is_some());
+    let complaints = Arc::default();
     let (mut lists, mut listed) = (Vec::new(), Vec::new());
     for resource in watched {
         let (sender, receiver) = watch::channel(false);
         listed.push(receiver);
-        lists.push(follow(client.clone(), resource, Arc::clone(cache), sender, Arc::clone(tell)));
+        let (cache, complaints) = (Arc::clone(cache), Arc::clone(&complaints));
+        lists.push(follow(client.clone(), resource, cache, sender, complaints, Arc::clone(tell)));
     }
     let decide = async {
         for mut receiver in listed {

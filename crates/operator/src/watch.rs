@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use kube::Client;
@@ -13,9 +13,12 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::cache::Cache;
+use crate::complaint::Complaints;
 use crate::notice::{Notice, Tell};
 use crate::resources::Resource;
 
+/// How long after a first failure the next try begins.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
 /// How long after a failure the next try begins, at most: what has come back is seen within this time.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -28,18 +31,24 @@ pub(crate) async fn follow(
     resource: Resource,
     cache: Arc<Cache>,
     listed: watch::Sender<bool>,
+    complaints: Arc<Mutex<Complaints>>,
     tell: Tell,
 ) {
     let kind = resource.kind;
     let config = watcher::Config::default().labels(resource.watched.unwrap_or_default()).page_size(PAGE);
-    let api_version = resource.api_version();
+    let (api_version, definition) = (resource.api_version(), resource.definition());
+    let complaints = || complaints.lock().unwrap_or_else(PoisonError::into_inner);
     let mut events = pin!(watcher::watcher(resource.api(&client, ""), config));
     let mut seen = BTreeSet::new();
-    let mut pause = Duration::from_millis(200);
+    let mut pause = PAUSE_FIRST;
     while let Some(event) = events.next().await {
         match event {
             Ok(event) => {
-                pause = Duration::from_millis(200);
+                // A list that is about to be tried says nothing yet of whether the server answers.
+                if !matches!(event, Event::Init) {
+                    pause = PAUSE_FIRST;
+                    complaints().works(kind, &definition);
+                }
                 match event {
                     Event::Init => seen.clear(),
                     Event::InitApply(object) => {
@@ -57,11 +66,24 @@ pub(crate) async fn follow(
                 }
             }
             Err(error) => {
-                tell(Notice::Trouble(format!("cannot watch {kind}: {}", told(&error))));
+                let text = match is_not_served(&error) {
+                    true => complaints().not_served(&definition, Instant::now()),
+                    false => complaints().failed(kind, &told(&error), Instant::now()),
+                };
+                text.into_iter().for_each(|text| tell(Notice::Trouble(text)));
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(PAUSE_MAX);
             }
         }
+    }
+}
+
+/// Whether the server does not know the kind.
+fn is_not_served(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
+        _ => false,
     }
 }
 

@@ -44,9 +44,13 @@ pub(super) async fn follow_kind(
     while let Some(event) = events.next().await {
         let news = match event {
             Ok(event) => {
-                retry = RETRY_FIRST;
+                // A list that is about to be tried says nothing yet of whether the server answers.
+                let answers = !matches!(event, Event::Init);
+                if answers {
+                    retry = RETRY_FIRST;
+                }
                 let news = take(kind, event, &objects, &mut listed);
-                if std::mem::take(&mut broken) {
+                if answers && std::mem::take(&mut broken) {
                     signal(Message::Say(format!("{kind}: the API server answers again")));
                 }
                 news
