@@ -43,6 +43,6 @@ pub use error::{Error, Result, chain};
 pub use id::{Id, IdError, ShortId};
 pub use identity::Identity;
 pub use index::{Index, Location};
-pub use lock::{HolderIsGone, Lock, LockMode, LockOptions, StaleLock, unlock};
+pub use lock::{HolderIsGone, Lock, LockMode, LockOptions, StaleLock, is_of_this_system, unlock};
 pub use monitor::{Counters, Event, Monitor};
 pub use repository::{Compression, InitOptions, KeyInfo, OpenOptions, Repository};

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 use holdfast_store::ErrorKind;
 use jiff::Timestamp;
 
-pub use self::stale::HolderIsGone;
 use self::stale::{Evidence, process_namespace, stale_reason};
+pub use self::stale::{HolderIsGone, is_of_this_system};
 use crate::error::Damage;
 use crate::format::FileKind;
 use crate::format::lock::LockFile;

@@ -335,12 +335,12 @@ impl World for Cluster<'_> {
     }
 
     fn holder_is_gone(&self) -> Option<HolderIsGone> {
-        let Identity { namespace, pod, .. } = self.options.identity.clone();
+        let Identity { namespace, pod, uid, node, .. } = self.options.identity.clone();
         let (caller, objects) = (self.connection.caller(), Arc::clone(&self.objects));
+        let asker = holder::Asker { namespace, uid, node, started: self.started };
         Some(HolderIsGone::new(move |lock| {
             // A host name says nothing by itself: it has to be that of a pod which worked here.
-            (lock.hostname == pod || objects.names_pod(&lock.hostname))
-                && holder::is_gone(&caller, &namespace, &lock.hostname, lock.time)
+            (lock.hostname == pod || objects.names_pod(&lock.hostname)) && holder::is_gone(&caller, &asker, lock)
         }))
     }
 

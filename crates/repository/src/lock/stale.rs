@@ -90,6 +90,13 @@ pub(super) fn process_namespace() -> Option<&'static String> {
     NAMESPACE.as_ref()
 }
 
+/// Whether a lock was certainly written on this system since its last start: its time is of the same clock as ours.
+pub fn is_of_this_system(lock: &LockFile) -> bool {
+    let boot = |mark: &str| mark.rsplit_once('/').map(|(boot, _)| boot.to_owned());
+    let theirs = lock.process_namespace.as_deref().and_then(boot);
+    theirs.is_some() && theirs == process_namespace().and_then(|ours| boot(ours))
+}
+
 /// Why the process that wrote the lock, under a number of our own numbering, is gone.
 fn process_is_gone(id: &Id, lock: &LockFile) -> Option<&'static str> {
     if lock.pid == std::process::id() {
