@@ -99,10 +99,11 @@ pub fn read_objects(objects: impl IntoIterator<Item = Json>) -> Outcome {
             metadata.remove("managedFields");
         }
         let text = |field: &Json| field.as_str().unwrap_or_default().to_owned();
-        let (kind, metadata) = (text(&object["kind"]), &object["metadata"]);
-        let file = match text(&metadata["namespace"]) {
-            namespace if namespace.is_empty() => format!("{kind} {}", text(&metadata["name"])),
-            namespace => format!("{kind} {namespace}/{}", text(&metadata["name"])),
+        let metadata = &object["metadata"];
+        let file = match (text(&object["kind"]), text(&metadata["namespace"]), text(&metadata["name"])) {
+            (kind, _, name) if kind.is_empty() || name.is_empty() => "an object without kind or name".to_owned(),
+            (kind, namespace, name) if namespace.is_empty() => format!("{kind} {name}"),
+            (kind, namespace, name) => format!("{kind} {namespace}/{name}"),
         };
         for Document { root, faults } in json::read(object.to_string().as_bytes()) {
             if let Some(root) = root {

@@ -588,7 +588,10 @@ fn objects_of_a_server_are_known_by_their_names() {
     assert_eq!(files, ["Backup demo/wrong"]);
     // Nobody wrote the lines that there would be.
     let told: Vec<String> = outcome.errors.iter().map(ToString::to_string).collect();
-    assert!(!told.is_empty() && told.iter().all(|error| error.starts_with("Backup demo/wrong: spec.")), "{told:?}");
+    let (of_wrong, of_nameless) = told.split_at(2);
+    assert!(of_wrong.iter().all(|error| error.starts_with("Backup demo/wrong: spec.")), "{told:?}");
+    let nameless = |error: &String| error.starts_with("an object without kind or name: ");
+    assert!(of_nameless.len() == 3 && of_nameless.iter().all(nameless), "{told:?}");
     let later = outcome.objects[0].problem("spec.repository", "Repository demo/repo not found").to_string();
     assert_eq!(later, "Backup demo/web: spec.repository: Repository demo/repo not found");
 }
