@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use clap::{ArgAction, Args, ValueEnum};
 use holdfast_operator::{Notice, Options, Settings, Tell};
+use holdfast_repository::memory;
 use jiff::Timestamp;
 use serde_json::json;
 
@@ -74,7 +75,9 @@ pub(crate) fn run(args: RunArgs, output: &Output) -> Result<u8> {
         install_crds: args.install_crds,
         concurrent_writes: args.max_concurrent_writes,
         listen: args.listen,
+        give_back: memory::give_back,
     };
+    memory::share_one_arena();
     let output = *output;
     let tell: Tell = Arc::new(move |notice| told(&output, &notice));
     holdfast_operator::run(options, tell).map_err(Failure::new)?;

@@ -134,12 +134,12 @@ impl Cache {
             for (other, repository) in &foreign {
                 view.extend(known.get(other, "Repository", repository));
             }
-            for (other, objects) in known.namespaces.iter().filter(|(other, _)| *other != namespace) {
+            for (_, objects) in known.namespaces.iter().filter(|(other, _)| *other != namespace) {
                 // Looked for in the text first: reading all rights of a cluster each time would take too long.
                 let rights = objects.iter().filter(|((kind, _), kept)| {
                     matches!(*kind, "Role" | "RoleBinding") && kept.text.contains(crate::access::FOR_NAMESPACE)
                 });
-                let rights = rights.filter_map(|((kind, _), kept)| kept.value(kind, other));
+                let rights = rights.filter_map(|((kind, _), kept)| kept.value(kind));
                 view.extend(
                     rights.filter(|object| object["metadata"]["labels"][crate::access::FOR_NAMESPACE] == namespace),
                 );
@@ -149,12 +149,9 @@ impl Cache {
         })
     }
 
-    /// Every object of a kind.
-    pub(crate) fn all(&self, kind: &'static str) -> Vec<Value> {
-        self.with(|known| {
-            let namespaces: Vec<&str> = known.namespaces.keys().map(String::as_str).collect();
-            namespaces.into_iter().flat_map(|namespace| known.of_kind(namespace, kind)).collect()
-        })
+    /// Shows every object of a kind, one at a time: all of them at once would be many times what is kept.
+    pub(crate) fn each(&self, kind: &'static str, mut show: impl FnMut(&Value)) {
+        self.with(|known| known.namespaces.keys().flat_map(|of| known.of_kind(of, kind)).for_each(|one| show(&one)));
     }
 
     /// How many objects are kept.
@@ -180,23 +177,23 @@ impl Known {
 
     fn objects(&self, namespace: &str) -> impl Iterator<Item = Value> {
         let objects = self.namespaces.get(namespace).into_iter().flatten();
-        objects.filter_map(move |((kind, _), kept)| kept.value(kind, namespace))
+        objects.filter_map(move |((kind, _), kept)| kept.value(kind))
     }
 
-    fn of_kind(&self, namespace: &str, kind: &'static str) -> Vec<Value> {
+    fn of_kind(&self, namespace: &str, kind: &'static str) -> impl Iterator<Item = Value> {
         let objects = self.namespaces.get(namespace);
-        let of_kind = objects.into_iter().flat_map(|objects| objects.range((kind, String::new())..));
-        let of_kind = of_kind.take_while(|((other, _), _)| *other == kind);
-        of_kind.filter_map(|(_, kept)| kept.value(kind, namespace)).collect()
+        let of_kind = objects.into_iter().flat_map(move |objects| objects.range((kind, String::new())..));
+        let of_kind = of_kind.take_while(move |((other, _), _)| *other == kind);
+        of_kind.filter_map(move |(_, kept)| kept.value(kind))
     }
 
     fn get(&self, namespace: &str, kind: &'static str, name: &str) -> Option<Value> {
-        self.namespaces.get(namespace)?.get(&(kind, name.to_owned()))?.value(kind, namespace)
+        self.namespaces.get(namespace)?.get(&(kind, name.to_owned()))?.value(kind)
     }
 }
 
 impl Kept {
-    fn value(&self, kind: &str, _namespace: &str) -> Option<Value> {
+    fn value(&self, kind: &str) -> Option<Value> {
         let mut value: Value = serde_json::from_str(&self.text).ok()?;
         value["kind"] = json!(kind);
         value["metadata"]["resourceVersion"] = json!(&*self.resource_version);

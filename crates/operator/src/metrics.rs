@@ -54,10 +54,10 @@ impl Metrics {
         let mut page = Page::default();
         self.of_operator(cache, &mut page);
         for kind in ["Backup", "Restic"] {
-            cache.all(kind).iter().for_each(|object| of_backup(kind, object, &mut page));
+            cache.each(kind, |object| of_backup(kind, object, &mut page));
         }
-        cache.all("Recovery").iter().for_each(|object| of_recovery(object, &mut page));
-        cache.all("Repository").iter().for_each(|object| of_repository(object, &mut page));
+        cache.each("Recovery", |object| of_recovery(object, &mut page));
+        cache.each("Repository", |object| of_repository(object, &mut page));
         page.text()
     }
 
@@ -66,11 +66,14 @@ impl Metrics {
         page.add("holdfast_operator_leader", "gauge", "1 if this operator leads", &[], Some(leads));
         page.add("holdfast_operator_objects", "gauge", "Objects that are watched", &[], Some(cache.len() as f64));
         let image = self.image.get().map_or("", String::as_str);
-        let workloads = WORKLOADS.iter().flat_map(|kind| cache.all(kind.name()));
-        let outdated = workloads.filter(|workload| controller(workload).is_none() && is_outdated(workload, image));
-        let outdated = outdated.count() as f64;
+        let mut outdated: u32 = 0;
+        for kind in WORKLOADS {
+            cache.each(kind.name(), |workload| {
+                outdated += u32::from(controller(workload).is_none() && is_outdated(workload, image));
+            });
+        }
         let help = "Workloads whose agents are of another version than the operator";
-        page.add("holdfast_operator_outdated_agents", "gauge", help, &[], Some(outdated));
+        page.add("holdfast_operator_outdated_agents", "gauge", help, &[], Some(outdated.into()));
         let decisions = self.decisions.load(Ordering::Relaxed) as f64;
         page.add("holdfast_operator_decisions_total", "counter", "Decisions on a namespace", &[], Some(decisions));
         let seconds = self.decision_micros.load(Ordering::Relaxed) as f64 / 1e6;

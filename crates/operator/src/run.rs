@@ -34,6 +34,8 @@ pub struct Options {
     pub concurrent_writes: usize,
     /// Where `/healthz`, `/readyz` and `/metrics` are served.
     pub listen: SocketAddr,
+    /// Gives memory that is free back to the system; called after the first lists.
+    pub give_back: fn(),
 }
 
 /// Why the operator ended.
@@ -139,6 +141,8 @@ async fn operate(
             }
         }
         tell(Notice::Done(format!("{} objects are listed", cache.len())));
+        // Lists come as they are at the server; what is kept of them is a small part.
+        (options.give_back)();
         ready.send_replace(true);
         let control = Control {
             client: client.clone(),

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::world::is_ours;
+use crate::world::{controller, is_ours};
 
 /// Labels and annotations that count on objects that are not ours.
 const OUR_DOMAINS: [&str; 4] =
@@ -16,7 +16,12 @@ pub(crate) fn trim(kind: &str, object: &mut Value) {
     if is_workload {
         keep_annotations(object);
         remove(object, &["status"]);
-        trim_workload(object);
+        // One that a controller made is never patched: it only says whose the pods are. A Deployment has many of them.
+        if controller(object).is_some() {
+            remove(object, &["spec"]);
+        } else {
+            trim_workload(object);
+        }
     } else {
         match kind {
             "Pod" => trim_pod(object),
@@ -150,5 +155,78 @@ fn keep(object: &Value, fields: &[&str]) -> Value {
 fn remove(object: &mut Value, fields: &[&str]) {
     if let Some(object) = object.as_object_mut() {
         fields.iter().for_each(|&field| drop(object.remove(field)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::{Settings, decide};
+
+    /// The objects of a golden case, as a server would have them, and its namespace.
+    fn objects(case: &Path) -> (Vec<Value>, String) {
+        let files: Vec<PathBuf> = fs::read_dir(case.join("given")).unwrap().map(|file| file.unwrap().path()).collect();
+        let (mut objects, mut namespace) = (Vec::new(), "demo".to_owned());
+        for file in files {
+            let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(&file).unwrap()).unwrap();
+            for mut document in documents {
+                if document["kind"].is_null() {
+                    namespace = document["namespace"].as_str().map_or(namespace, str::to_owned);
+                    continue;
+                }
+                let number = objects.len();
+                let is_clusters =
+                    ["Namespace", "AgentTemplate", "BackupTemplate"].iter().any(|kind| document["kind"] == *kind);
+                let metadata = document["metadata"].as_object_mut().unwrap();
+                metadata.entry("uid").or_insert_with(|| json!(format!("uid-{number}")));
+                metadata.entry("generation").or_insert_with(|| json!(1));
+                if !is_clusters {
+                    metadata.entry("namespace").or_insert_with(|| json!("demo"));
+                }
+                objects.push(document);
+            }
+        }
+        (objects, namespace)
+    }
+
+    #[test]
+    fn what_is_taken_away_changes_no_decision() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden-operator");
+        let (now, settings) = ("2026-11-21T12:00:00Z".parse().unwrap(), Settings::new("holdfast:1"));
+        let mut cases = 0;
+        for case in fs::read_dir(folder).unwrap() {
+            let case = case.unwrap().path();
+            let (objects, namespace) = objects(&case);
+            let mut trimmed = objects.clone();
+            for object in &mut trimmed {
+                let (kind, version) =
+                    (object["kind"].as_str().unwrap().to_owned(), object["metadata"].get("resourceVersion").cloned());
+                trim(&kind, object);
+                version.into_iter().for_each(|version| object["metadata"]["resourceVersion"] = version);
+            }
+            let [whole, trimmed] = [objects, trimmed].map(|objects| decide(&namespace, &objects, now, &settings));
+            assert_eq!(trimmed, whole, "{}", case.display());
+            cases += 1;
+        }
+        assert!(cases > 25, "only {cases} cases are left");
+    }
+
+    #[test]
+    fn a_replica_set_of_a_deployment_is_a_name_between_it_and_its_pods() {
+        let template =
+            json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "app", "image": "app:1"}]}});
+        let mut free = json!({"kind": "ReplicaSet", "metadata": {"name": "a"}, "spec": {"template": template}});
+        let mut owned = free.clone();
+        owned["metadata"]["ownerReferences"] =
+            json!([{"kind": "Deployment", "name": "d", "uid": "1", "controller": true}]);
+        [&mut free, &mut owned].into_iter().for_each(|object| trim("ReplicaSet", object));
+        assert_eq!(free["spec"]["template"], template);
+        assert_eq!(
+            owned,
+            json!({"kind": "ReplicaSet", "metadata": {"name": "a", "ownerReferences": owned["metadata"]["ownerReferences"]}})
+        );
     }
 }

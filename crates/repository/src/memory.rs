@@ -17,8 +17,18 @@ pub fn return_large_buffers() {
     }
 }
 
+/// Has all threads take small pieces from one place, for a program whose threads take turns with large work: else each
+/// thread would keep what its own largest work took.
+pub fn share_one_arena() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    // SAFETY: sets a number within the allocator, under its own lock; no memory of ours is touched.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
 /// Gives back what is free between things in use, as after a backup, whose index was millions of small pieces.
-pub(crate) fn give_back() {
+pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: only gives back pages that hold nothing, under the allocator's own locks.
     unsafe {
