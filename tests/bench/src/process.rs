@@ -112,7 +112,7 @@ pub(crate) fn cpu_of(program: &str) -> f64 {
 }
 
 /// In user and kernel mode, from a process' `stat`.
-fn cpu_seconds(stat: &str) -> f64 {
+pub(crate) fn cpu_seconds(stat: &str) -> f64 {
     // The second field is a name in brackets, which may hold anything.
     let fields: Vec<&str> = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().collect();
     let ticks = |field: usize| fields.get(field).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);

@@ -39,26 +39,30 @@ pub(crate) struct Arguments {
 
 /// The task itself.
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
+    let mut words: Vec<OsString> = vec!["operator".into(), "--program".into(), holdfast()?.into()];
+    words.extend(["--xtask".into(), command::this().into(), "--cluster".into(), CLUSTER.into()]);
+    for (name, value) in [
+        ("backups", arguments.backups.to_string()),
+        ("workloads", arguments.workloads.to_string()),
+        ("namespaces", arguments.namespaces.to_string()),
+        ("minutes", arguments.minutes.to_string()),
+        ("outage-seconds", arguments.outage_seconds.to_string()),
+    ] {
+        words.push(format!("--{name}={value}").into());
+    }
+    measure(words, arguments.keep)
+}
+
+/// Runs what measures, with these arguments, inside a cluster of its own.
+pub(super) fn measure(arguments: Vec<OsString>, keep: bool) -> Result<()> {
     // An interrupt ends the measurement, which is in the same process group; the cluster is still to be taken down.
     for signal in [libc::SIGINT, libc::SIGTERM] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).context("cannot catch interrupts")?;
     }
-    let (program, measure) = (holdfast()?, built("holdfast-bench")?);
-    let result = cluster("up", &["--nodes", "1"]).and_then(|()| {
-        let mut words: Vec<OsString> = vec!["--".into(), measure.into(), "--program".into(), program.into()];
-        words.extend(["--xtask".into(), command::this().into(), "--cluster".into(), CLUSTER.into()]);
-        for (name, value) in [
-            ("backups", arguments.backups.to_string()),
-            ("workloads", arguments.workloads.to_string()),
-            ("namespaces", arguments.namespaces.to_string()),
-            ("minutes", arguments.minutes.to_string()),
-            ("outage-seconds", arguments.outage_seconds.to_string()),
-        ] {
-            words.push(format!("--{name}={value}").into());
-        }
-        cluster("exec", &words)
-    });
-    if arguments.keep {
+    let mut words: Vec<OsString> = vec!["--".into(), built("holdfast-bench")?.into()];
+    words.extend(arguments);
+    let result = cluster("up", &["--nodes", "1"]).and_then(|()| cluster("exec", &words));
+    if keep {
         eprintln!("the cluster stays up: cargo xtask cluster exec --name {CLUSTER}, and down to end it");
         return result;
     }
