@@ -206,6 +206,7 @@ fn a_component_that_dies_is_named_with_its_log_and_nothing_stays() {
     for entry in fs::read_dir(cache().join("bin")).unwrap().flatten() {
         symlink(entry.path(), folder.path().join("bin").join(entry.file_name())).unwrap();
     }
+    fs::create_dir_all(cache().join("images")).unwrap();
     symlink(cache().join("images"), folder.path().join("images")).unwrap();
     let etcd = folder.path().join("bin/etcd");
     fs::remove_file(&etcd).unwrap();
