@@ -13,6 +13,7 @@
 
 mod changes;
 mod chaos;
+mod clock;
 mod defaults;
 mod faults;
 mod harness;

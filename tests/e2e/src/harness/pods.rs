@@ -103,17 +103,34 @@ impl Test {
     /// SIGKILL for the processes of a container whose command line holds `command` (empty: for all), from outside:
     /// the image needs no shell. Returns how many there were.
     pub(crate) async fn kill_processes(&self, pod: &str, container: &str, command: &str) -> usize {
+        let processes = self.processes(pod, container, command).await;
+        for process in &processes {
+            // SAFETY: a system call on a number; what it names was just seen in the container's cgroup.
+            unsafe { libc::kill(*process, libc::SIGKILL) };
+        }
+        processes.len()
+    }
+
+    /// From now on the wall clock of a container of ours is so many seconds ahead; the one of the machine and of all
+    /// others stays. Only for the product's unoptimised image: see xtask/src/image/clock.c.
+    pub(crate) async fn move_clock(&self, pod: &str, container: &str, seconds: u64) {
+        let process = self.processes(pod, container, "").await[0];
+        let folder = std::path::PathBuf::from(format!("/proc/{process}/root/tmp"));
+        let unfinished = folder.join(".clock");
+        std::fs::write(&unfinished, seconds.to_string())
+            .and_then(|()| std::fs::rename(&unfinished, folder.join("clock")))
+            .unwrap_or_else(|error| panic!("cannot move the clock of {pod}/{container}: {error}"));
+    }
+
+    /// The processes of a container whose command line holds `command`, of which there must be some.
+    async fn processes(&self, pod: &str, container: &str, command: &str) -> Vec<libc::pid_t> {
         let object = self.get(&format!("Pod/{pod}")).await;
         let id = container_status(&object, container)["containerID"].as_str().unwrap_or_default().to_owned();
         let id = id.rsplit('/').next().filter(|id| !id.is_empty());
         let id = id.unwrap_or_else(|| panic!("{pod}/{container} does not run: {:#}", object["status"]));
         let processes = processes_of(id, command);
         assert!(!processes.is_empty(), "no process {command:?} in {pod}/{container}");
-        for process in &processes {
-            // SAFETY: a system call on a number; what it names was just seen in the container's cgroup.
-            unsafe { libc::kill(*process, libc::SIGKILL) };
-        }
-        processes.len()
+        processes
     }
 }
 
