@@ -66,10 +66,11 @@ impl Test {
     }
 
     /// What a page holds that a pod with a busybox gets by HTTP. A statically linked busybox looks names up with
-    /// `nslookup` alone, and its wget does not even run.
+    /// `nslookup` alone, and its wget does not even run. The sleep keeps the connection open in this direction, as any
+    /// client of HTTP does: toxiproxy takes the end of one direction for that of both.
     pub(crate) async fn http_get(&self, pod: &str, host: &str, port: u16, page: &str) -> Result<String, String> {
         let script = r#"case $1 in *[!0-9.]*) set -- "$(nslookup -type=a "$1" | sed -n '/^Name:/,$ s/^Address: //p')" "$2" "$3";; esac
-            printf 'GET %s HTTP/1.0\r\n\r\n' "$3" | timeout 3 nc "$1" "$2""#;
+            { printf 'GET %s HTTP/1.0\r\n\r\n' "$3"; sleep 5 2>/dev/null & } | timeout 3 nc "$1" "$2""#;
         let output = self.exec(pod, &["sh", "-c", script, "sh", host, &port.to_string(), page]).await;
         match output.stdout.split_once("\r\n\r\n") {
             Some((head, body)) if output.code == 0 && head.contains(" 200 ") => Ok(body.to_owned()),
