@@ -226,6 +226,27 @@ pub struct Run {
     pub notes: Vec<String>,
 }
 
+impl Run {
+    /// A run of which nothing else is known, as yet.
+    pub(crate) fn new(start: Timestamp, end: Timestamp, outcome: Outcome) -> Self {
+        Self {
+            start,
+            end,
+            outcome,
+            host: String::new(),
+            snapshots: Vec::new(),
+            files: 0,
+            bytes: 0,
+            bytes_added: 0,
+            forgotten: 0,
+            kept: 0,
+            error: String::new(),
+            triggers: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+}
+
 fn is_zero(number: &u64) -> bool {
     *number == 0
 }
@@ -505,21 +526,7 @@ mod tests {
             let start = Timestamp::from_second(n * 100).unwrap();
             let end = Timestamp::from_second(n * 100 + 5).unwrap();
             let outcome = if n % 2 == 0 { Outcome::Succeeded } else { Outcome::Failed };
-            runs.push(Run {
-                start,
-                end,
-                outcome,
-                host: "h".into(),
-                snapshots: vec![],
-                files: 0,
-                bytes: 0,
-                bytes_added: 0,
-                forgotten: 0,
-                kept: 0,
-                error: String::new(),
-                triggers: vec![],
-                notes: vec![],
-            });
+            runs.push(Run::new(start, end, outcome));
         }
         assert_eq!((runs.count, runs.succeeded, runs.failed, runs.history.len()), (50, 25, 25, HISTORY_MAX));
         assert_eq!(runs.last_success().unwrap().start.as_second(), 4800);

@@ -95,10 +95,11 @@ pub(crate) fn monitor(heard: &Arc<Mutex<Heard>>, note: impl Fn(&str) + Send + Sy
 }
 
 impl Ended {
-    fn failed(id: String, host: String, error: String, interrupted: bool) -> Self {
+    /// A run of which nothing else is known, as yet.
+    fn new(id: String, outcome: Outcome, host: String) -> Self {
         Self {
             id,
-            outcome: Outcome::Failed,
+            outcome,
             host,
             snapshots: Vec::new(),
             files: 0,
@@ -106,15 +107,19 @@ impl Ended {
             bytes_added: 0,
             forgotten: 0,
             kept: 0,
-            errors: vec![error],
+            errors: Vec::new(),
             notes: Vec::new(),
-            interrupted,
+            interrupted: false,
             repository: None,
             check: None,
             retention_error: None,
             no_snapshot: false,
             of_secret: false,
         }
+    }
+
+    fn failed(id: String, host: String, error: String, interrupted: bool) -> Self {
+        Self { errors: vec![error], interrupted, ..Self::new(id, Outcome::Failed, host) }
     }
 }
 
@@ -144,19 +149,13 @@ impl Job {
                             done.reports.iter().map(figure).sum()
                         };
                         let snapshots = done.reports.iter().filter_map(|report| report.snapshot);
+                        let outcome = outcome(done.reports.iter().any(|report| report.errors > 0));
                         Ended {
-                            id,
-                            outcome: outcome(done.reports.iter().any(|report| report.errors > 0)),
-                            host: planned.host,
                             snapshots: snapshots.map(|id| id.short().to_string()).collect(),
                             files: sum(|report| report.summary.total_files_processed),
                             bytes: sum(|report| report.summary.total_bytes_processed),
                             bytes_added: sum(|report| report.summary.data_added_packed),
                             forgotten: done.forgotten,
-                            kept: 0,
-                            errors: Vec::new(),
-                            notes: Vec::new(),
-                            interrupted: false,
                             repository: figures(&repository),
                             check: check_if_due(&repository, last_check, lock, &monitor),
                             // A program that stops leaves the rest to the next run.
@@ -164,8 +163,7 @@ impl Job {
                                 .retention_error
                                 .filter(|error| !matches!(error, RepositoryError::Interrupted))
                                 .map(|error| explained(&error, &at.location)),
-                            no_snapshot: false,
-                            of_secret: false,
+                            ..Ended::new(id, outcome, planned.host)
                         }
                     }
                 }
@@ -179,23 +177,11 @@ impl Job {
                         Ended { no_snapshot, of_secret, ..Ended::failed(id, String::new(), error, interrupted) }
                     }
                     Ok(done) => Ended {
-                        id,
-                        outcome: outcome(done.errors > 0),
-                        host: done.host,
                         snapshots: done.snapshots,
                         files: done.files,
                         bytes: done.bytes,
-                        bytes_added: 0,
-                        forgotten: 0,
-                        errors: Vec::new(),
                         kept: done.kept,
-                        notes: Vec::new(),
-                        interrupted: false,
-                        repository: None,
-                        check: None,
-                        retention_error: None,
-                        no_snapshot: false,
-                        of_secret: false,
+                        ..Ended::new(id, outcome(done.errors > 0), done.host)
                     },
                 }
             }

@@ -42,13 +42,7 @@ pub(crate) fn bury(
             });
             if let Some((running, why)) = dead {
                 let host = fail_backup(host.clone(), running.start.0, now, why, running.triggers.clone());
-                decision.actions.extend(write(
-                    world,
-                    &object,
-                    &host.host.clone(),
-                    &host,
-                    "its pod did not live to tell",
-                ));
+                decision.actions.extend(write(world, &object, &host.host, &host, "its pod did not live to tell"));
             }
         }
     }
@@ -61,13 +55,7 @@ pub(crate) fn bury(
             });
             if let Some(why) = dead {
                 let host = fail_recovery(host.clone(), now, why);
-                decision.actions.extend(write(
-                    world,
-                    &object,
-                    &host.host.clone(),
-                    &host,
-                    "its pod did not live to tell",
-                ));
+                decision.actions.extend(write(world, &object, &host.host, &host, "its pod did not live to tell"));
             }
         }
     }

@@ -182,21 +182,7 @@ pub fn update_recovery_status(
     };
     let now = Timestamp::now();
     scene.state.begin_recovery(&planned, "", now);
-    let run = Run {
-        start: now,
-        end: now,
-        outcome: Outcome::Succeeded,
-        host: options.identity.host.clone(),
-        snapshots: Vec::new(),
-        files: 0,
-        bytes: 0,
-        bytes_added: 0,
-        forgotten: 0,
-        kept: 0,
-        error: String::new(),
-        triggers: Vec::new(),
-        notes: Vec::new(),
-    };
+    let run = Run { host: options.identity.host.clone(), ..Run::new(now, now, Outcome::Succeeded) };
     scene.state.end_recovery(&planned.id, &planned.occasion, false, run);
     scene.plan = plan(scene.cluster.manifests(), &scene.state.observed, &scene.cluster.settings(Timestamp::now()));
     if let Some(planned) = scene.plan.recoveries.iter().find(|planned| planned.object.name == *name) {

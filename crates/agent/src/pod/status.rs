@@ -332,21 +332,7 @@ fn to_run(run: &BackupRun, namespace: &str) -> Run {
 
 /// A run whose pod is gone.
 fn cut_off(start: Timestamp, triggers: Vec<String>) -> Run {
-    Run {
-        start,
-        end: start,
-        outcome: Outcome::Failed,
-        host: String::new(),
-        snapshots: Vec::new(),
-        files: 0,
-        bytes: 0,
-        bytes_added: 0,
-        forgotten: 0,
-        kept: 0,
-        error: CUT_OFF.to_owned(),
-        triggers,
-        notes: Vec::new(),
-    }
+    Run { error: CUT_OFF.to_owned(), triggers, ..Run::new(start, start, Outcome::Failed) }
 }
 
 fn duration(run: &Run) -> Option<Duration> {
