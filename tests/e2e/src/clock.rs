@@ -81,16 +81,14 @@ spec:
         ))
         .await;
         t.containers("Deployment/web", |names| names.len() == 2).await;
-        let ready = |pods: &[Value]| pods.len() == 1 && is_true(&pods[0], "Ready");
-        let pods = t.wait_all("Pod", "app=web", "one ready pod", ready).await;
-        let pod = pods[0]["metadata"]["name"].as_str().unwrap();
+        let pod = t.pod_of("app=web").await;
         t.condition("Pod/reader", "Ready").await;
         let waiting =
             t.wait("Backup/daily", "to have a next run", |backup| backup["status"]["nextBackupTime"].is_string());
         assert!(waiting.await["status"]["lastBackupTime"].is_null(), "it has run before its hour");
 
         let runs_at = async |day: u64, runs: u64| {
-            t.move_clock(pod, "restic-sidecar", day * DAY).await;
+            t.move_clock(&pod, "restic-sidecar", day * DAY).await;
             let ran = |backup: &Value| backup["status"]["backupCount"] == runs && is_true(backup, "BackedUp");
             t.wait("Backup/daily", format!("{runs} successful runs"), ran).await;
             let listing = t.sh("reader", "restic --no-cache --no-lock -r /repository snapshots --json").await;
