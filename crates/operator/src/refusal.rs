@@ -22,7 +22,7 @@ impl Refusal {
     }
 
     /// What the planner found, without the file and line of a manifest.
-    fn from_problem(problem: &Problem) -> Self {
+    pub(crate) fn from_problem(problem: &Problem) -> Self {
         let Problem { path, problem: what, found, expected, suggestion, cause, .. } = problem;
         let mut message = if path.is_empty() { what.clone() } else { format!("{path}: {what}") };
         for (word, text) in [("found", found), ("expected", expected)] {

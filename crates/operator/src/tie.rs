@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use holdfast_api::manifest::Problem;
 use holdfast_api::names::{RESTIC_CONFIG_LABEL, RESTIC_IMAGE_ANNOTATION};
 use holdfast_api::stash::{RecoverTo, ResticForm};
 use holdfast_api::values::{
@@ -203,6 +204,21 @@ impl<'a> Finder<'a> {
         }
     }
 
+    /// Why there is no such template: it is missing, or has mistakes, which are told by whoever uses it. A template has no
+    /// status.
+    fn no_agent(self, agent: &str) -> Refusal {
+        let is_about = |problem: &&Problem| {
+            problem.object.as_ref().is_some_and(|object| object.kind == "AgentTemplate" && object.name == agent)
+        };
+        let mistakes: Vec<String> =
+            self.plan.errors.iter().filter(is_about).map(|problem| Refusal::from_problem(problem).message).collect();
+        if mistakes.is_empty() {
+            return Refusal::new("MissingReference", format!("AgentTemplate {agent} not found"));
+        }
+        let message = format!("AgentTemplate {agent} has errors of its own: {}", mistakes.join("; "));
+        Refusal::new("InvalidReference", message)
+    }
+
     fn repository(self, id: &str) -> Option<&'a PlannedRepository> {
         self.repositories.get(id).copied()
     }
@@ -257,7 +273,7 @@ impl<'a> Finder<'a> {
     ) -> Result<Option<Work<'a>>, Refusal> {
         let agent = agent.map_or(default_agent, |agent| agent.name.as_str());
         if !templates::is_default(agent) && !self.objects.agents.contains_key(agent) {
-            return Err(Refusal::new("MissingReference", format!("AgentTemplate {agent} not found")));
+            return Err(self.no_agent(agent));
         }
         let of = repository.namespace.as_deref().unwrap_or(namespace);
         let id = format!("{of}/{}", repository.name);
