@@ -18,7 +18,7 @@ use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use futures_util::FutureExt;
-pub(crate) use gate::Moment;
+pub(crate) use gate::{Gate, Moment};
 pub(crate) use operator::is_true;
 pub(crate) use pods::container_status;
 pub(crate) use protect::{LISTING, WEB, WRITE, is};
