@@ -1,7 +1,7 @@
 //! The objects that matter to one pod, as the API server last showed them: its workload, what protects it, and the own
 //! host's part of each status. Nothing else is kept, so that the agent stays small however many objects there are.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -91,9 +91,15 @@ struct Store {
     namespace: String,
     objects: BTreeMap<Key, Seen>,
     waiting_for: BTreeSet<&'static str>,
+    /// Pods that a status has named, newest last: another try of a Recovery and another pod of a Deployment take the place
+    /// of the one that was killed, whose lock is still to be known.
+    named: VecDeque<String>,
     /// Counts changes that matter.
     version: u64,
 }
+
+/// How many pods are remembered that a status has named.
+const NAMED_MAX: usize = 1_000;
 
 impl Objects {
     pub(super) fn new(scope: Scope, namespace: &str, host: &str) -> Self {
@@ -253,9 +259,9 @@ impl Objects {
         self.store().objects.get(&(kind, name.to_owned()))?.own.clone()
     }
 
-    /// Whether some status names this pod.
+    /// Whether some status names this pod, or has named it.
     pub(super) fn names_pod(&self, pod: &str) -> bool {
-        self.store().objects.values().any(|seen| seen.pods.iter().any(|named| named == pod))
+        self.store().named.iter().any(|named| named == pod)
     }
 
     /// The objects whose status this host writes.
@@ -297,6 +303,14 @@ impl Store {
 
 /// Keeps an object if it matters; whether that is news.
 fn put(store: &mut Store, key: Key, seen: Seen) -> bool {
+    for pod in &seen.pods {
+        if !store.named.contains(pod) {
+            store.named.push_back(pod.clone());
+        }
+        if store.named.len() > NAMED_MAX {
+            store.named.pop_front();
+        }
+    }
     if seen.json.is_none() && seen.pods.is_empty() {
         return store.objects.remove(&key).is_some_and(|old| old.json.is_some());
     }
@@ -466,7 +480,21 @@ mod tests {
         assert!(!objects.apply("Backup", "a".into(), objects.trim("Backup", written.clone())));
         written["spec"]["schedule"] = json!("@daily");
         assert!(objects.apply("Backup", "a".into(), objects.trim("Backup", written)));
-        assert!(objects.names_pod("web-0") && !objects.names_pod("web-1"));
         assert!(objects.delete("Backup", "a"));
+    }
+
+    #[test]
+    fn a_pod_is_known_when_another_has_taken_its_place() {
+        let objects = objects();
+        let mut written = backup("a", "web", None);
+        for pod in 0..=NAMED_MAX {
+            written["status"]["hosts"][0]["pod"] = json!(format!("web-{pod}"));
+            objects.apply("Backup", "a".into(), objects.trim("Backup", written.clone()));
+            objects.apply("Backup", "a".into(), objects.trim("Backup", written.clone()));
+        }
+        objects.delete("Backup", "a");
+        let known = |pod: usize| objects.names_pod(&format!("web-{pod}"));
+        assert!(known(1) && known(NAMED_MAX) && !known(NAMED_MAX + 1));
+        assert!(!known(0), "as many as are kept, and no more");
     }
 }
