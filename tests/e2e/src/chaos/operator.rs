@@ -1,11 +1,12 @@
-//! Operators killed: what is asked for is done once.
+//! Operators killed, cut off, and two at once: one acts at any time, and what is asked for is done once.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::{DB, Random, Rounds, kills, spread};
-use crate::harness::{Test, Value, container_status, test_alone};
+use crate::harness::{Test, Value, container_status, is_true, test_alone};
 
 /// The longest pause between a request and the operator's end, in milliseconds: a Job is made and runs in it.
 const MOMENTS: usize = 4000;
@@ -39,6 +40,12 @@ fn runs(pod: &Value) -> bool {
 
 fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
+}
+
+/// Who leads, by the Lease.
+async fn leader(operator: &Test) -> String {
+    let lease = operator.get("Lease/holdfast").await;
+    lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned()
 }
 
 /// Each trigger was served by one run of one Job, and each run left one snapshot. The workload was left alone, and its
@@ -89,4 +96,124 @@ fn an_operator_killed_at_any_moment_does_everything_once() {
         println!("operator: {} kills; from trigger to success {}", kills(), spread(&times));
         assert_each_once(t, &t.chaos_url(store, "store"), &rounds, kills(), before).await;
     });
+}
+
+/// Two operators on two nodes, of which the one on another node than the store leads. Gives that node, and the store's.
+async fn two_operators(t: &Test, operator: &Test) -> (String, String) {
+    let spread = json!([{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule",
+        "labelSelector": {"matchLabels": {"app.kubernetes.io/name": "holdfast"}}, "matchLabelKeys": ["pod-template-hash"]}]);
+    // One that is cut off stays, so that its log can be read later.
+    let stay = json!([{"key": "node.kubernetes.io/unreachable", "operator": "Exists"},
+        {"key": "node.kubernetes.io/not-ready", "operator": "Exists"}]);
+    let pod = json!({"spec": {"topologySpreadConstraints": spread, "tolerations": stay}});
+    operator.patch("Deployment/holdfast", &json!({"spec": {"replicas": 2, "template": pod}})).await;
+    let store = &t.in_namespace("object-store").list("Pod", "app=object-store").await[0]["spec"]["nodeName"];
+    let store = store.as_str().expect("the store runs").to_owned();
+    let apart = |pods: &[Value]| {
+        let [one, other] = pods else { return false };
+        runs(one) && runs(other) && one["spec"]["nodeName"] != other["spec"]["nodeName"]
+    };
+    let both = operator.wait_all("Pod", OPERATORS, "two on two nodes", apart).await;
+    let far = both.iter().find(|pod| pod["spec"]["nodeName"] != *store).expect("two nodes").clone();
+    operator
+        .until("the operator far from the store leads", async || {
+            let leader = leader(operator).await;
+            if leader == name(&far) {
+                return Ok(());
+            }
+            // Asked to end, the other one gives the Lease back; the pod that takes its place waits.
+            let pods = operator.list("Pod", OPERATORS).await;
+            for pod in pods.iter().filter(|pod| runs(pod) && name(pod) == leader) {
+                operator.delete(&format!("Pod/{}", name(pod))).await;
+            }
+            Err(format!("{leader:?} leads"))
+        })
+        .await;
+    operator.wait_all("Pod", OPERATORS, "two on two nodes", apart).await;
+    (far["spec"]["nodeName"].as_str().expect("a node").to_owned(), store)
+}
+
+/// What operators said of leading, in order: time, pod, words.
+async fn terms(operator: &Test) -> Vec<(String, String, String)> {
+    let mut terms = Vec::new();
+    for pod in operator.list("Pod", OPERATORS).await {
+        for line in operator.try_log(name(&pod), "operator").await.unwrap_or_default().lines() {
+            if let Some((time, said)) = line.split_once(' ').filter(|(_, said)| said.contains("this operator")) {
+                terms.push((time.to_owned(), name(&pod).to_owned(), said.to_owned()));
+            }
+        }
+    }
+    terms.sort();
+    terms
+}
+
+/// The pods whose last word is that they lead.
+async fn leaders(operator: &Test) -> Vec<String> {
+    let mut last = BTreeMap::new();
+    for (_, pod, said) in terms(operator).await {
+        last.insert(pod, said.contains("this operator leads"));
+    }
+    last.into_iter().filter_map(|(pod, leads)| leads.then_some(pod)).collect()
+}
+
+#[test]
+fn of_two_operators_one_acts() {
+    test_alone(async |t, alone| {
+        let operator = t.operator().await;
+        t.object_store().await;
+        let (far, near) = two_operators(t, &operator).await;
+        let store = claim_with_jobs(t, &near).await;
+        let before = t.life("db-0").await;
+        let url = t.chaos_url(store, "store");
+        let mut rounds = Rounds::new();
+        let mut asked = 0;
+        let mut ask = async |what: &str| {
+            t.change_data("db-0/app", &mut rounds, asked).await;
+            asked += 1;
+            t.trigger(what, "claim").await;
+            t.condition(&format!("BackupTrigger/{what}"), "Complete").await;
+        };
+        ask("both-live").await;
+        let first = leader(&operator).await;
+        assert_eq!(leaders(&operator).await, [first.as_str()], "one leads, the one that the Lease names");
+
+        // The leader loses the API server, and the other one takes over, but not before the first has stepped down.
+        let cut = alone.cut(&far);
+        let begun = Instant::now();
+        ask("leader-cut").await;
+        println!("the leader cut off: done by the other one after {:.1?}", begun.elapsed());
+        let second = leader(&operator).await;
+        assert_ne!(second, first);
+        drop(cut);
+        t.wait(&format!("Node/{far}"), "ready again", |node| is_true(node, "Ready")).await;
+        let told = operator.until("both tell", async || both_told(&operator, &first, &second).await);
+        let (down, up) = told.await;
+        println!("{first} stepped down at {down}, {second} led from {up}");
+        assert!(down <= up, "{first} stepped down at {down}, but {second} led from {up}");
+        assert_eq!(leaders(&operator).await, [second.as_str()], "the first one does not take it back");
+
+        // The leader is killed: its container is back before its Lease has run out, or the other one takes it.
+        operator.kill_processes(&second, "operator", "").await;
+        ask("leader-killed").await;
+        // And with its pod: the other one leads when the Lease has run out.
+        let third = leader(&operator).await;
+        operator.kill_pod(&third).await;
+        let begun = Instant::now();
+        ask("pod-killed").await;
+        println!("the leader's pod killed: done by the other one after {:.1?}", begun.elapsed());
+        assert_each_once(t, &url, &rounds, asked, before).await;
+        let as_before = json!({"spec": {"topologySpreadConstraints": null, "tolerations": null}});
+        operator.patch("Deployment/holdfast", &json!({"spec": {"replicas": 1, "template": as_before}})).await;
+        operator.containers("Deployment/holdfast", |_| true).await;
+    });
+}
+
+/// When the one stepped down last, and when the other began to lead, by their logs.
+async fn both_told(operator: &Test, old: &str, new: &str) -> Result<(String, String), String> {
+    let terms = terms(operator).await;
+    let said = |pod: &str, what: &str| {
+        let found = terms.iter().rev().find(|(_, of, said)| of == pod && said.contains(what));
+        found.map(|(time, ..)| time.clone()).ok_or_else(|| format!("{pod} does not say that it {what}: {terms:#?}"))
+    };
+    Ok((said(old, "steps down")?, said(new, "leads")?))
 }
