@@ -5,6 +5,7 @@ mod gate;
 mod kills;
 mod operator;
 mod outage;
+mod recovery;
 mod rivals;
 mod volumes;
 mod workload;
