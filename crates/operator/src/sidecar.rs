@@ -46,6 +46,7 @@ pub(crate) fn inject(protected: Protected<'_>, objects: &Objects<'_>, settings: 
         None => (format!("nothing backs up or recovers {} any more", target.key()), json!({})),
         Some(injection) => {
             let wanted = injection.spec();
+            let follows = &injection.images_of_operator;
             let has_more = !names_of(&found).is_subset(&names_of(&wanted));
             let complete = |mut spec: Value| {
                 if has_more && waits {
@@ -61,7 +62,7 @@ pub(crate) fn inject(protected: Protected<'_>, objects: &Objects<'_>, settings: 
                 is_there && (waits || !has_more && merge::contains(found_template, &template(spec)))
             };
             // A newer operator alone restarts no pod: its image comes with the next change.
-            let as_it_is = with_images_of(&found, wanted.clone(), settings);
+            let as_it_is = with_images_of(&found, wanted.clone(), follows, settings);
             let wanted = complete(wanted);
             if is_there(wanted.clone()) || as_it_is.is_some_and(|as_it_is| is_there(complete(as_it_is))) {
                 return None;
@@ -99,8 +100,9 @@ fn ours(spec: &Value) -> Value {
     })
 }
 
-/// What is wanted, with the images of ours that are there; none where the image is said, or nothing differs by it.
-fn with_images_of(found: &Value, mut wanted: Value, settings: &Settings) -> Option<Value> {
+/// What is wanted, with the images that are there of the containers for which nobody chose one; none where the image is
+/// said, or nothing differs by it.
+fn with_images_of(found: &Value, mut wanted: Value, follows: &BTreeSet<String>, settings: &Settings) -> Option<Value> {
     if settings.is_image_said {
         return None;
     }
@@ -108,12 +110,10 @@ fn with_images_of(found: &Value, mut wanted: Value, settings: &Settings) -> Opti
     for field in ["containers", "initContainers"] {
         // Not by an index, which would put in what is missing.
         let list = wanted.get_mut(field).and_then(Value::as_array_mut);
-        for container in list.into_iter().flatten() {
+        for container in list.into_iter().flatten().filter(|container| follows.contains(text(container, "/name"))) {
             let name = text(container, "/name").to_owned();
             let there = found[field].as_array().into_iter().flatten().find(|there| text(there, "/name") == name);
-            if let Some(there) = there
-                .filter(|there| container["image"] == json!(settings.image) && there["image"] != container["image"])
-            {
+            if let Some(there) = there.filter(|there| there["image"] != container["image"]) {
                 container["image"] = there["image"].clone();
                 differs = true;
             }
@@ -155,6 +155,8 @@ struct Injection {
     init_containers: Vec<Container>,
     volumes: Vec<Volume>,
     pull_secrets: Vec<LocalObjectReference>,
+    /// The containers that have the operator's image, since neither a Restic nor a template chooses one.
+    images_of_operator: BTreeSet<String>,
 }
 
 impl Injection {
@@ -192,7 +194,11 @@ impl Injection {
             work.resources.iter().for_each(|resources| attributes.add_resources(resources));
             self.pull_secrets.extend(work.pull_secrets.iter().cloned());
         }
-        let image = making.settings.image(works.iter().find_map(|work| work.image));
+        let chosen = works.iter().find_map(|work| work.image.filter(|image| !image.is_empty()));
+        if chosen.is_none() {
+            self.images_of_operator.insert(RESTIC_SIDECAR.to_owned());
+        }
+        let image = making.settings.image(chosen);
         let args = vec!["watch".to_owned(), format!("--target={}", making.whom())];
         let own = container::own(RESTIC_SIDECAR, &image, args, making.settings);
         let purpose = making.purpose(Access::Read, None);
@@ -225,6 +231,9 @@ impl Injection {
             work.container.iter().for_each(|container| attributes.add(container));
             self.pull_secrets.extend(work.pull_secrets.iter().cloned());
             let name = bounded(&format!("{RECOVERY_PREFIX}{}", tie.object.name));
+            if work.image.is_none() {
+                self.images_of_operator.insert(name.clone());
+            }
             let args = templates::recovery_arguments();
             let own = container::own(&name, &making.settings.image(work.image), args, making.settings);
             self.add(true, own, &purpose, &needs, &attributes, making.settings);
