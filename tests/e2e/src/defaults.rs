@@ -1,8 +1,8 @@
-//! Backups by annotations and of claims; and several on one workload.
+//! Backups by annotations, of claims, by templates of one's own; and several on one workload.
 
 use serde_json::json;
 
-use crate::harness::{Value, WEB, WRITE, is_true, test};
+use crate::harness::{IMAGE, Value, WEB, WRITE, is, is_true, test};
 
 #[test]
 fn an_annotation_protects_a_workload_by_a_template() {
@@ -100,14 +100,87 @@ spec:
 "
         ))
         .await;
-        t.trigger("now", "claim").await;
-        t.condition("BackupTrigger/now", "Complete").await;
+        for name in ["first", "second"] {
+            t.trigger(name, "claim").await;
+            t.condition(&format!("BackupTrigger/{name}"), "Complete").await;
+        }
         t.condition("Backup/claim", "BackedUp").await;
+        // The policy held: of two one is left.
         assert_eq!(t.hosts(store).await, ["data"]);
         let repository = t.repository(store);
         t.restic(&repository, "--no-lock restore latest --target /tmp/claim").await;
         assert_eq!(t.sh("restic", "cat $(find /tmp/claim -name file)").await, "kept\n");
         t.restic(&repository, "check --read-data").await;
+    });
+}
+
+#[test]
+fn a_template_of_ones_own_backs_up_and_a_bad_one_is_told() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply(WEB).await;
+        t.apply(&format!(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: AgentTemplate
+metadata: {{name: $NAMESPACE}}
+spec:
+  initContainers:
+  - {{name: first, image: $BUSYBOX, imagePullPolicy: Never, command: [sh, -c, 'echo $(BACKUP_NAME) > /shared/name'],
+     volumeMounts: [{{name: shared, mountPath: /shared}}]}}
+  containers:
+  - name: own
+    image: {IMAGE}
+    imagePullPolicy: Never
+    args: [backup, --backup-name=$(BACKUP_NAME), --pushgateway-url=$(PUSH_GATEWAY_URL),
+      --enable-status-subresource=$(ENABLE_STATUS_SUB_RESOURCE), --enable-analytics=$(ENABLE_ANALYTICS)]
+  - {{name: beside, image: $BUSYBOX, imagePullPolicy: Never, command: [sleep, '86400'],
+     volumeMounts: [{{name: shared, mountPath: /shared}}]}}
+  volumes: [{{name: shared, emptyDir: {{}}}}]
+---
+apiVersion: stash.appscode.com/v1alpha2
+kind: AgentTemplate
+metadata: {{name: $NAMESPACE-bad}}
+spec:
+  containers:
+  - name: own
+    image: {IMAGE}
+    args: [backup, --backup-name=$(BACKUP_NAME)]
+    env: [{{name: HOST, value: <host url>}}]
+"
+        ))
+        .await;
+        t.sh(&t.pod_of("app=web").await, WRITE).await;
+        t.protect(store, "web", "Deployment", "web").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+
+        let agent = |name: String| json!({"spec": {"backupAgent": {"name": name}}});
+        t.patch("Backup/web", &agent(format!("{}-bad", t.namespace))).await;
+        let backup = t.wait("Backup/web", "refused", |backup| is(backup, "Ready", "False")).await;
+        let ready = &backup["status"]["conditions"].as_array().unwrap().iter().find(|one| one["type"] == "Ready");
+        let ready = ready.unwrap();
+        assert_eq!(ready["reason"], "InvalidReference", "{backup:#}");
+        let message = ready["message"].as_str().unwrap();
+        assert!(message.contains(&format!("AgentTemplate {}-bad", t.namespace)), "{message}");
+        assert!(message.contains("a placeholder was left"), "{message}");
+        // The sidecar that is there stays: a mistake restarts nothing.
+        assert_eq!(t.containers("Deployment/web", |_| true).await, ["app", "restic-sidecar"]);
+
+        t.patch("Backup/web", &agent(t.namespace.clone())).await;
+        t.condition("Backup/web", "Ready").await;
+        let own = ["first-web", "app", "own-web", "beside-web"];
+        let mut found = t.containers("Deployment/web", |names| names.iter().any(|name| name == "own-web")).await;
+        found.sort_unstable();
+        let mut wanted = own.map(str::to_owned);
+        wanted.sort_unstable();
+        assert_eq!(found, wanted);
+        let pod = t.pod_of("app=web").await;
+        assert_eq!(t.sh(&format!("{pod}/beside-web"), "cat /shared/name").await, "web\n");
+        t.trigger("now", "web").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        assert_eq!(t.hosts(store).await, ["web"]);
+        t.restic(&t.repository(store), "--no-lock check --read-data").await;
     });
 }
 
@@ -154,8 +227,9 @@ spec:
 
         // A second Backup, other directories, another schedule, pausing and going on.
         t.patch("Restic/nightly", &json!({"spec": {"paused": true}})).await;
-        t.wait("Restic/nightly", "paused", |restic| restic["status"]["phase"] == "Paused").await;
-        let counted = t.get("Restic/nightly").await["status"]["backupCount"].as_u64();
+        let at_rest =
+            |restic: &Value| restic["status"]["phase"] == "Paused" && restic["status"]["hosts"][0]["running"].is_null();
+        t.wait("Restic/nightly", "paused", at_rest).await;
         t.apply(
             "
 apiVersion: stash.appscode.com/v1alpha2
@@ -185,11 +259,15 @@ spec:
         paths.sort();
         assert_eq!(paths, [r#"["/source/data"]"#, r#"["/source/data/deep"]"#]);
 
+        // The paused one, which would run every five seconds, does nothing meanwhile.
+        let count = async || t.get("Restic/nightly").await["status"]["backupCount"].as_u64();
+        let counted = count().await;
         t.patch("Backup/deep", &json!({"spec": {"paused": false, "schedule": "@every 2s"}})).await;
-        let ran = |backup: &Value| backup["status"]["backupCount"].as_u64() >= Some(2) && is_true(backup, "BackedUp");
+        let ran = |backup: &Value| backup["status"]["backupCount"].as_u64() >= Some(5) && is_true(backup, "BackedUp");
         t.wait("Backup/deep", "run by its schedule", ran).await;
         t.delete("Backup/web").await;
         t.gone("Backup/web").await;
+        assert_eq!(count().await, counted, "it ran while it was paused");
         t.patch("Restic/nightly", &json!({"spec": {"paused": false}})).await;
         let goes_on = |restic: &Value| restic["status"]["backupCount"].as_u64() > counted;
         t.wait("Restic/nightly", "going on", goes_on).await;

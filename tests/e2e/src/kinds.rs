@@ -89,14 +89,39 @@ spec:
         env: [{name: NODE, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, emptyDir: {}}]
+---
+# What bears the label and is nobody's to change: a bare Pod, and the ReplicaSet of a Deployment.
+apiVersion: v1
+kind: Pod
+metadata: {name: alone, labels: {restic.appscode.com/config: often}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{name: app, image: $BUSYBOX, command: [sleep, '86400']}]
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: owned}
+spec:
+  selector: {matchLabels: {app: owned}}
+  template:
+    metadata: {labels: {app: owned, restic.appscode.com/config: often}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{name: app, image: $BUSYBOX, command: [sleep, '86400']}]
 ",
         )
         .await;
+        t.containers("Deployment/owned", |_| true).await;
+        let (alone, owned) = (t.get("Pod/alone").await, t.list("ReplicaSet", "app=owned").await);
         t.containers("DaemonSet/agents", |names| names == ["app", "restic-sidecar"]).await;
         backed_up(t, &["daemonset.agents.node-1", "daemonset.agents.node-2"]).await;
         for node in ["node-1", "node-2"] {
             assert_eq!(dump(t, &format!("daemonset/agents/{node}"), "/data/node").await, format!("{node}\n"));
         }
+        let generation =
+            |all: &[Value]| all.iter().map(|one| one["metadata"]["generation"].clone()).collect::<Vec<_>>();
+        assert_eq!(generation(&t.list("ReplicaSet", "app=owned").await), generation(&owned));
+        assert_eq!(t.get("Pod/alone").await["metadata"]["uid"], alone["metadata"]["uid"]);
     });
 }
 

@@ -63,8 +63,23 @@ spec:
         let run = format!("restic --no-cache --no-lock -r /repository/{}/deployment/web", t.namespace);
         let snapshots = t.sh("reader", &format!("{run} snapshots --json")).await;
         let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
-        assert_eq!(snapshots[0]["hostname"], "web", "{snapshots:#?}");
+        let Value::Object(first) = &snapshots[0] else { panic!("{snapshots:#?}") };
+        assert_eq!((&first["hostname"], &first["paths"]), (&json!("web"), &json!(["/mypath"])));
+        assert!(first["tags"].as_array().unwrap().contains(&json!("testing")), "{first:#?}");
         assert_eq!(t.sh("reader", &format!("{run} dump latest /mypath/deep/note")).await, "first\n");
+
+        // A run that fails has its event, too; all at once there is nothing to back up.
+        t.sh(&t.pod_of("app=web").await, "rm -r /source/data/*").await;
+        let events = t
+            .wait_all("Event", "", "the event of a run that failed", |events| {
+                events.iter().any(|event| event["reason"] == "Failed")
+            })
+            .await;
+        let failed = events.iter().find(|event| event["reason"] == "Failed").unwrap();
+        let count =
+            failed["metadata"]["name"].as_str().and_then(|name| name.strip_prefix("nightly-")?.parse::<u32>().ok());
+        assert!(count > Some(1) && failed["message"].to_string().contains("hold no file"), "{failed:#}");
+        t.wait("Restic/nightly", "told to have failed", |restic| is(restic, "BackedUp", "False")).await;
 
         t.patch("Deployment/web", &label(Value::Null)).await;
         assert_eq!(t.containers("Deployment/web", |names| names == ["app"]).await, ["app"]);

@@ -19,7 +19,7 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use futures_util::FutureExt;
 pub(crate) use gate::{Gate, Moment};
-pub(crate) use operator::is_true;
+pub(crate) use operator::{IMAGE, is_true};
 pub(crate) use pods::container_status;
 pub(crate) use protect::{LISTING, WEB, WRITE, is};
 pub(crate) use proxy::Flow;

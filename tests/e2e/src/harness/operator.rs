@@ -12,6 +12,9 @@ pub(super) const NAMESPACE: &str = "holdfast";
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/holdfast");
 
+/// The image of this version, which all nodes have.
+pub(crate) const IMAGE: &str = concat!("docker.io/holdfast/holdfast:", env!("CARGO_PKG_VERSION"));
+
 /// Whether a test of this run has installed it.
 static INSTALLED: Mutex<bool> = Mutex::const_new(false);
 
