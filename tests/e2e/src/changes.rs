@@ -1,11 +1,11 @@
-//! What happens to a workload while it is backed up: it grows and shrinks, rolls out. The
+//! What happens to a workload while it is backed up: it grows and shrinks, rolls out, is deleted. The
 //! status tells the truth each time, and the repository stays whole.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Flow, Test, Value, WEB, WRITE, is_true, test};
+use crate::harness::{Flow, Test, Value, WEB, WRITE, is, is_true, test};
 
 /// A StatefulSet of one pod, with a claim for each.
 const DB: &str = "
@@ -38,6 +38,18 @@ fn host(backup: &Value) -> &Value {
 /// Waits until the run of a Backup that goes on is told.
 async fn is_running(t: &Test, backup: &str) {
     t.wait(backup, "told to be running", |backup| host(backup)["running"].is_object()).await;
+}
+
+/// Waits until the run whose pod died is told as failed, and returns why; `from` is when the pod died.
+async fn is_told_dead(t: &Test, backup: &str, from: Instant) -> String {
+    let backup = t
+        .wait(backup, "told as failed", |backup| {
+            host(backup)["running"].is_null() && backup["status"]["history"][0]["phase"] == "Failed"
+        })
+        .await;
+    println!("told as failed after {:.1} s", from.elapsed().as_secs_f64());
+    assert!(is(&backup, "BackedUp", "False"), "{:#}", backup["status"]);
+    backup["status"]["history"][0]["error"].as_str().unwrap_or_default().to_owned()
 }
 
 #[test]
@@ -103,5 +115,46 @@ fn a_rollout_in_the_middle_of_a_backup_hands_it_on() {
         assert_eq!(t.hosts(store).await, ["web", "web"]);
         // No lock is left behind: restic would wait for it.
         t.restic(&t.repository(store), "check --read-data").await;
+    });
+}
+
+#[test]
+fn a_workload_deleted_in_the_middle_of_a_backup_is_told() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        let proxy = t.proxy("front", 9000, t.object_store_address().await).await;
+        t.apply(WEB).await;
+        t.protect("http://front:9000", "web", "Deployment", "web").await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        let pod = t.pod_of("app=web").await;
+        t.sh(&pod, WRITE).await;
+        t.trigger("before", "web").await;
+        t.condition("BackupTrigger/before", "Complete").await;
+
+        t.sh(&pod, "head -c 20000000 /dev/urandom > /source/data/more").await;
+        proxy.set(Flow::Slow(Duration::from_millis(300)));
+        t.trigger("during", "web").await;
+        is_running(t, "Backup/web").await;
+        t.delete("Deployment/web").await;
+        t.gone(&format!("Pod/{pod}")).await;
+        let died = Instant::now();
+        let why = is_told_dead(t, "Backup/web", died).await;
+        assert!(why.contains("the pod"), "{why}");
+        assert!(died.elapsed() < Duration::from_secs(60), "it took {:?}", died.elapsed());
+        let backup = t.wait("Backup/web", "not ready", |backup| is(backup, "Ready", "False")).await;
+        assert!(backup["status"]["conditions"].to_string().contains("WorkloadNotFound"), "{:#}", backup["status"]);
+        let trigger = t.wait("BackupTrigger/during", "failed", |trigger| is(trigger, "Failed", "True")).await;
+        assert!(trigger["status"].to_string().contains("the pod"), "{:#}", trigger["status"]);
+        assert_eq!(t.hosts(store).await, ["web"]);
+
+        // It comes back and goes on; what the dead run left, its lock too, is in nobody's way.
+        proxy.set(Flow::Open);
+        t.apply(WEB).await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("after", "web").await;
+        t.condition("BackupTrigger/after", "Complete").await;
+        assert_eq!(t.hosts(store).await, ["web", "web"]);
+        t.restic(&t.repository(store), "--no-lock check --read-data").await;
     });
 }
