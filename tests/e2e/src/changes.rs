@@ -5,30 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Flow, Test, Value, WEB, WRITE, is, is_true, test};
-
-/// A StatefulSet of one pod, with a claim for each.
-const DB: &str = "
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, labels: {app: db}}
-spec:
-  replicas: 1
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: app
-        image: $BUSYBOX
-        command: [sh, -c, 'hostname > /source/data/name; exec sleep 86400']
-        volumeMounts: [{name: data, mountPath: /source/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
-";
+use crate::harness::{DB, Flow, Test, Value, WEB, WRITE, is, is_true, test};
 
 /// The status of the one host of a Backup.
 fn host(backup: &Value) -> &Value {

@@ -2,22 +2,12 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::harness::{Value, is_true, test};
+use crate::harness::{REPOSITORY, Value, is_true, test};
 
 const DAY: u64 = 86_400;
 
-/// A workload and the claim that holds its repository.
+/// A workload.
 const WEB: &str = "
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: repository}
-spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: repository}
-stringData: {RESTIC_PASSWORD: a test password}
----
 apiVersion: apps/v1
 kind: Deployment
 metadata: {name: web}
@@ -34,26 +24,13 @@ spec:
         command: [sh, -c, 'echo first > /data/note; exec sleep 86400']
         volumeMounts: [{name: data, mountPath: /data}]
       volumes: [{name: data, emptyDir: {}}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: reader}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: restic
-    image: holdfast.test/restic:1
-    command: [sleep, '86400']
-    securityContext: {runAsUser: 0}
-    envFrom: [{secretRef: {name: repository}}]
-    volumeMounts: [{name: repository, mountPath: /repository}]
-  volumes: [{name: repository, persistentVolumeClaim: {claimName: repository}}]
 ";
 
 #[test]
 fn a_daily_backup_follows_the_clock_and_so_does_retention() {
     test(async |t| {
         t.operator().await;
+        t.apply(REPOSITORY).await;
         t.apply(WEB).await;
         // Half a day from now: not while this test runs.
         let hour = (SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 3600 + 12) % 24;
@@ -82,7 +59,6 @@ spec:
         .await;
         t.containers("Deployment/web", |names| names.len() == 2).await;
         let pod = t.pod_of("app=web").await;
-        t.condition("Pod/reader", "Ready").await;
         let waiting =
             t.wait("Backup/daily", "to have a next run", |backup| backup["status"]["nextBackupTime"].is_string());
         assert!(waiting.await["status"]["lastBackupTime"].is_null(), "it has run before its hour");
@@ -91,7 +67,7 @@ spec:
             t.move_clock(&pod, "restic-sidecar", day * DAY).await;
             let ran = |backup: &Value| backup["status"]["backupCount"] == runs && is_true(backup, "BackedUp");
             t.wait("Backup/daily", format!("{runs} successful runs"), ran).await;
-            let listing = t.sh("reader", "restic --no-cache --no-lock -r /repository snapshots --json").await;
+            let listing = t.restic_in_claim("", "snapshots --json").await;
             let snapshots: Vec<Value> = serde_json::from_str(&listing).unwrap();
             let times = snapshots.iter().map(|one| one["time"].as_str().unwrap().to_owned());
             times.collect::<Vec<_>>()

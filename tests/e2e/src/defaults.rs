@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{IMAGE, Value, WEB, WRITE, is, is_true, test};
+use crate::harness::{IMAGE, REPOSITORY, Value, WEB, WRITE, is, is_true, test};
 
 #[test]
 fn an_annotation_protects_a_workload_by_a_template() {
@@ -191,18 +191,9 @@ fn several_share_one_sidecar_and_changes_restart_nothing() {
         let store = t.object_store().await;
         t.apply(WEB).await;
         t.patch("Deployment/web", &json!({"metadata": {"labels": {"restic.appscode.com/config": "nightly"}}})).await;
+        t.apply(REPOSITORY).await;
         t.apply(
             "
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: repository}
-spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: repository}
-stringData: {password: a test password}
----
 apiVersion: stash.appscode.com/v1alpha1
 kind: Restic
 metadata: {name: nightly}

@@ -5,20 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use crate::harness::{Test, Value, is_true, test};
+use crate::harness::{REPOSITORY, Test, Value, is_true, test};
 
-/// A Restic with its repositories in a claim that all pods may mount, and a pod with restic that looks into it.
+/// Keeps its repositories in the claim.
 const RESTIC: &str = "
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: repository}
-spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: repository}
-stringData: {password: a test password}
----
 apiVersion: stash.appscode.com/v1alpha1
 kind: Restic
 metadata: {name: often}
@@ -30,21 +20,6 @@ spec:
     volume: {name: restic-volume, persistentVolumeClaim: {claimName: repository}}
   schedule: '*/10 * * * * *'
   retentionPolicy: {keepLastSnapshots: 3}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: reader}
-spec:
-  terminationGracePeriodSeconds: 0
-  securityContext: {runAsUser: 0}
-  containers:
-  - name: restic
-    image: holdfast.test/restic:1
-    imagePullPolicy: Never
-    command: [sleep, '86400']
-    env: [{name: RESTIC_PASSWORD, valueFrom: {secretKeyRef: {name: repository, key: password}}}]
-    volumeMounts: [{name: repository, mountPath: /repository}]
-  volumes: [{name: repository, persistentVolumeClaim: {claimName: repository}}]
 ";
 
 /// Waits until the last run of exactly these hosts of `often` has succeeded.
@@ -60,15 +35,16 @@ async fn backed_up(t: &Test, hosts: &[&str]) {
 
 /// What restic finds in the repository of a host.
 async fn dump(t: &Test, host: &str, file: &str) -> String {
-    let repository = format!("/repository/{}/{host}", t.namespace);
-    let restic = format!("restic --no-cache --no-lock -r {repository}");
-    t.sh("reader", &format!("{restic} check --quiet --read-data && {restic} dump latest {file}")).await
+    let repository = format!("{}/{host}", t.namespace);
+    t.restic_in_claim(&repository, "check --quiet --read-data").await;
+    t.restic_in_claim(&repository, &format!("dump latest {file}")).await
 }
 
 #[test]
 fn each_node_of_a_daemon_set_has_a_repository_of_its_own() {
     test(async |t| {
         t.operator().await;
+        t.apply(REPOSITORY).await;
         t.apply(RESTIC).await;
         t.apply(
             "
@@ -178,6 +154,7 @@ fn pods_that_nobody_restarts_are_restarted_one_at_a_time_within_their_budget() {
         t.apply(&budget(3)).await;
         let (untouched, _) = (replaced(t, "rs", false).await, replaced(t, "rc", false).await);
         t.wait("PodDisruptionBudget/rs", "counting three pods", |budget| budget["status"]["currentHealthy"] == 3).await;
+        t.apply(REPOSITORY).await;
         t.apply(RESTIC).await;
         replaced(t, "rc", true).await;
         let rs = t.get("ReplicaSet/rs").await;

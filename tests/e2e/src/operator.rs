@@ -3,25 +3,16 @@
 
 use serde_json::json;
 
-use crate::harness::{Flow, LISTING, Test, Value, WEB, WRITE, is, test};
+use crate::harness::{DB, Flow, LISTING, REPOSITORY, Test, Value, WEB, WRITE, is, test};
 
 #[test]
 fn a_label_protects_a_workload_and_its_removal_ends_it() {
     test(async |t| {
         t.operator().await;
+        t.apply(REPOSITORY).await;
         t.apply(WEB).await;
         t.apply(
             "
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: repository}
-spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
----
-apiVersion: v1
-kind: Secret
-metadata: {name: repository}
-stringData: {password: a test password}
----
 apiVersion: stash.appscode.com/v1alpha1
 kind: Restic
 metadata: {name: nightly}
@@ -53,20 +44,13 @@ spec:
 
         let counted = |restic: &Value| restic["status"]["backupCount"].as_u64() >= Some(1);
         t.wait("Restic/nightly", "backups counted", counted).await;
-        let restic = "{apiVersion: v1, kind: Pod, metadata: {name: reader}, spec: {terminationGracePeriodSeconds: 0,
-            securityContext: {runAsUser: 0}, containers: [{name: restic, image: 'holdfast.test/restic:1',
-            command: [sleep, '86400'], env: [{name: RESTIC_PASSWORD, valueFrom: {secretKeyRef: {name: repository,
-            key: password}}}], volumeMounts: [{name: repository, mountPath: /repository}]}],
-            volumes: [{name: repository, persistentVolumeClaim: {claimName: repository}}]}}";
-        t.apply(restic).await;
-        t.condition("Pod/reader", "Ready").await;
-        let run = format!("restic --no-cache --no-lock -r /repository/{}/deployment/web", t.namespace);
-        let snapshots = t.sh("reader", &format!("{run} snapshots --json")).await;
+        let folder = format!("{}/deployment/web", t.namespace);
+        let snapshots = t.restic_in_claim(&folder, "snapshots --json").await;
         let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
         let Value::Object(first) = &snapshots[0] else { panic!("{snapshots:#?}") };
         assert_eq!((&first["hostname"], &first["paths"]), (&json!("web"), &json!(["/mypath"])));
         assert!(first["tags"].as_array().unwrap().contains(&json!("testing")), "{first:#?}");
-        assert_eq!(t.sh("reader", &format!("{run} dump latest /mypath/deep/note")).await, "first\n");
+        assert_eq!(t.restic_in_claim(&folder, "dump latest /mypath/deep/note").await, "first\n");
 
         // A run that fails has its event, too; all at once there is nothing to back up.
         t.sh(&t.pod_of("app=web").await, "rm -r /source/data/*").await;
@@ -86,7 +70,7 @@ spec:
         let web = t.get("Deployment/web").await;
         assert_eq!(web["spec"]["template"]["spec"]["volumes"].as_array().unwrap().len(), 1, "{web:#}");
         assert!(web["spec"]["template"]["metadata"]["annotations"]["holdfast/sidecar"].is_null(), "{web:#}");
-        t.sh("reader", &format!("{run} check --read-data")).await;
+        t.restic_in_claim(&folder, "check --read-data").await;
     });
 }
 
@@ -129,14 +113,7 @@ spec:
         )
         .await;
         t.condition("Recovery/into-claim", "Complete").await;
-        t.apply(
-            "{apiVersion: v1, kind: Pod, metadata: {name: reader}, spec: {terminationGracePeriodSeconds: 0, containers: [
-              {name: app, image: $BUSYBOX, command: [sleep, '86400'], volumeMounts: [{name: data, mountPath: /data}]}],
-              volumes: [{name: data, persistentVolumeClaim: {claimName: recovered}}]}}",
-        )
-        .await;
-        t.condition("Pod/reader", "Ready").await;
-        assert_eq!(t.sh("reader", &format!("cd /data && {LISTING}")).await, listing);
+        assert_eq!(t.sh_in_claim("recovered", LISTING).await, listing);
 
         let pod = t.pod_of("app=web").await;
         t.sh(&pod, "cd /source/data && rm -r deep random && echo later > later").await;
@@ -188,30 +165,7 @@ fn each_pod_of_a_stateful_set_is_a_host() {
     test(async |t| {
         t.operator().await;
         let store = t.object_store().await;
-        t.apply(
-            "
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, labels: {app: db}}
-spec:
-  replicas: 2
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: app
-        image: $BUSYBOX
-        command: [sh, -c, 'hostname > /source/data/name; exec sleep 86400']
-        volumeMounts: [{name: data, mountPath: /source/data}]
-  volumeClaimTemplates:
-  - metadata: {name: data}
-    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 16Mi}}}
-",
-        )
-        .await;
+        t.apply(&DB.replace("replicas: 1", "replicas: 2")).await;
         t.protect(store, "db", "StatefulSet", "db").await;
         t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("now", "db").await;

@@ -21,7 +21,7 @@ use futures_util::FutureExt;
 pub(crate) use gate::{Gate, Moment};
 pub(crate) use operator::{IMAGE, is_true};
 pub(crate) use pods::container_status;
-pub(crate) use protect::{LISTING, WEB, WRITE, is};
+pub(crate) use protect::{DB, LISTING, REPOSITORY, WEB, WRITE, is};
 pub(crate) use proxy::Flow;
 pub(crate) use serde_json::Value;
 use serde_json::json;

@@ -29,6 +29,58 @@ spec:
       volumes: [{name: source-volume, persistentVolumeClaim: {claimName: data}}]
 ";
 
+/// A StatefulSet of one pod, with a claim for each.
+pub(crate) const DB: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, labels: {app: db}}
+spec:
+  replicas: 1
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: app
+        image: $BUSYBOX
+        command: [sh, -c, 'hostname > /source/data/name; exec sleep 86400']
+        volumeMounts: [{name: data, mountPath: /source/data}]
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 64Mi}}}
+";
+
+/// A claim for repositories and a Secret that opens them for both generations of kinds, and a pod with restic that looks
+/// into them.
+pub(crate) const REPOSITORY: &str = "
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: repository}
+spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: repository}
+stringData: {password: a test password, RESTIC_PASSWORD: a test password}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: reader}
+spec:
+  terminationGracePeriodSeconds: 0
+  securityContext: {runAsUser: 0}
+  containers:
+  - name: restic
+    image: holdfast.test/restic:1
+    imagePullPolicy: Never
+    command: [sleep, '86400']
+    envFrom: [{secretRef: {name: repository}}]
+    volumeMounts: [{name: repository, mountPath: /repository}]
+  volumes: [{name: repository, persistentVolumeClaim: {claimName: repository}}]
+";
+
 /// Files of every kind, and what tells whether a copy of them is one.
 pub(crate) const WRITE: &str = "cd /source/data && mkdir -p deep/er && head -c 3000000 /dev/urandom > random && \
     echo first > deep/note && ln -s ../random deep/er/link && ln random deep/hard && chown 1000:2000 deep/note && \
@@ -78,6 +130,25 @@ spec:
               spec: {{targetBackup: {{name: {backup}}}}}}}"
         ))
         .await;
+    }
+
+    /// Runs restic on a repository below the claim of [`REPOSITORY`] and returns what it prints.
+    pub(crate) async fn restic_in_claim(&self, folder: &str, arguments: &str) -> String {
+        self.condition("Pod/reader", "Ready").await;
+        self.sh("reader", &format!("restic --no-cache --no-lock -r /repository/{folder} {arguments}")).await
+    }
+
+    /// Runs a command in the folder of a claim, in a pod of its own, and returns what it prints.
+    pub(crate) async fn sh_in_claim(&self, claim: &str, script: &str) -> String {
+        let name = format!("look-{claim}");
+        self.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{terminationGracePeriodSeconds: 0,
+              containers: [{{name: app, image: $BUSYBOX, command: [sleep, '86400'], volumeMounts: [{{name: data, mountPath: /data}}]}}],
+              volumes: [{{name: data, persistentVolumeClaim: {{claimName: {claim}}}}}]}}}}"
+        ))
+        .await;
+        self.condition(&format!("Pod/{name}"), "Ready").await;
+        self.sh(&name, &format!("cd /data && {script}")).await
     }
 
     /// The repository `store` of this test as restic names it.
