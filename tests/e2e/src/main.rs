@@ -22,3 +22,4 @@ mod operator;
 mod people;
 mod platform;
 mod scale;
+mod seeds;

@@ -73,6 +73,10 @@ impl Programs<'_> {
             ("authorization-mode", "Node,RBAC".into()),
             // Beside the default ones, Pod Security among them.
             ("enable-admission-plugins", "NodeRestriction".into()),
+            // Policies that change what comes in, which are off before 1.36: so a test may let pods take images that
+            // they would fetch from the images that the nodes have.
+            ("feature-gates", "MutatingAdmissionPolicy=true".into()),
+            ("runtime-config", "admissionregistration.k8s.io/v1beta1=true".into()),
             ("allow-privileged", "true".into()),
             ("service-account-issuer", "https://kubernetes.default.svc.cluster.local".into()),
             ("service-account-key-file", format!("{certificates}/service-accounts.pub")),

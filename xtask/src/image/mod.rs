@@ -56,6 +56,8 @@ pub(crate) enum Image {
     Postgresql,
     /// An S3 server with one bucket
     ObjectStore,
+    /// An emulator of Google Cloud Storage
+    Google,
     /// restic, to look into repositories from a pod
     Restic,
 }
@@ -88,7 +90,7 @@ impl Image {
         let version = match self {
             Self::Holdfast => return HOLDFAST.to_owned(),
             Self::Postgresql => "15",
-            Self::Pause | Self::Busybox | Self::ObjectStore | Self::Restic => "1",
+            Self::Pause | Self::Busybox | Self::ObjectStore | Self::Google | Self::Restic => "1",
         };
         format!("holdfast.test/{}:{version}", self.name())
     }

@@ -25,6 +25,7 @@ pub(super) fn recipe(cache: &Cache, image: Image, form: Form) -> Result<(Setting
         Image::Busybox => busybox(cache),
         Image::Postgresql => postgresql(cache),
         Image::ObjectStore => object_store(cache),
+        Image::Google => google(cache),
         Image::Restic => restic(cache),
     }
 }
@@ -138,6 +139,15 @@ fn object_store(cache: &Cache) -> Result<(Settings, Layer)> {
     let entrypoint = vec!["/usr/local/bin/start-object-store"];
     let settings = Settings { entrypoint, environment: vec![PATH], user: "65532:65532", ..Settings::default() };
     Ok((settings, layer))
+}
+
+/// As the store's own tests start it. By which name clients call it is the pod's to say: `-public-host`.
+fn google(cache: &Cache) -> Result<(Settings, Layer)> {
+    tools::install(cache, &[Tool::FakeGcsServer])?;
+    let layer = Layer::default().program("fake-gcs-server", &cache.program("fake-gcs-server")).folder("tmp", 0o1777, 0);
+    let entrypoint =
+        vec!["/fake-gcs-server", "-backend", "memory", "-scheme", "http", "-port", "4443", "-log-level", "error"];
+    Ok((Settings { entrypoint, user: "65532:65532", ..Settings::default() }, layer))
 }
 
 /// To look into a repository from inside a cluster by somebody else's eyes.

@@ -19,7 +19,7 @@ use crate::command::{self, cargo};
 const CLUSTER: &str = "e2e";
 
 /// What test workloads run, and what is tested.
-const IMAGES: [&str; 5] = ["pause", "busybox", "object-store", "restic", "holdfast"];
+const IMAGES: [&str; 6] = ["pause", "busybox", "object-store", "google", "restic", "holdfast"];
 
 /// Tests wait most of the time, so more of them run at once than there are processors.
 const THREADS: &str = "8";

@@ -9,6 +9,7 @@ mod operator;
 mod pods;
 mod protect;
 mod proxy;
+mod published;
 mod report;
 mod repository;
 mod storage;
