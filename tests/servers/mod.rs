@@ -1,13 +1,18 @@
 //! Real servers for the tests of several crates, which take this file in by its path.
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+#[path = "../common/mod.rs"]
+mod common;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
+
+pub use common::{noise, tool};
 
 /// The access key of every S3 server here.
 pub const KEY: &str = "holdfast";
@@ -120,18 +125,6 @@ pub fn server_command(name: &str) -> Command {
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL"]).arg(tool(name));
     command
-}
-
-/// A tool that `cargo xtask tools` has installed, or the one that `HOLDFAST_<NAME>` names.
-pub fn tool(name: &str) -> PathBuf {
-    let named = std::env::var_os(format!("HOLDFAST_{}", name.to_uppercase().replace('-', "_"))).map(PathBuf::from);
-    let path = named.unwrap_or_else(|| {
-        let cache = std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
-        let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/holdfast"));
-        cache.join("bin").join(name)
-    });
-    assert!(path.is_file(), "{} is missing; run: cargo xtask tools", path.display());
-    path
 }
 
 /// An address on which nothing listens.

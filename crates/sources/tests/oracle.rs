@@ -1,6 +1,6 @@
 //! For the same directory, our root tree has the same id as restic's: every byte of all metadata is the same, and so
 //! is what is left out. Contents here are small enough to be one blob; chunking is tested with the engine.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, reason = "tests fail loudly")]
+#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "tests fail loudly")]
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, OsStr, OsString};

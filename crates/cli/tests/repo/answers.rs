@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::bench::{Bench, noise};
+use crate::bench::Bench;
+use crate::servers::noise;
 
 /// A repository with a history: four hosts and tags, files that came, changed and went.
 fn history() -> Bench {

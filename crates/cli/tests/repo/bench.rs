@@ -11,7 +11,7 @@ use holdfast_store::LocalStore;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::servers::tool;
+use crate::servers::{noise, tool};
 
 pub(crate) const PASSWORD: &str = "correct horse";
 /// How long something that must happen may take on a busy machine.
@@ -271,24 +271,6 @@ pub(crate) fn assert_same(folder: &Path, other: &Path) {
     for (left, right) in left.iter().zip(&right) {
         assert!(left == right, "{} differs", left.path.display());
     }
-}
-
-/// Bytes that follow from `seed` and do not compress.
-pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    // Eight bytes at a time: tests make much of it, without an optimiser.
-    let mut noise = vec![0; bytes.next_multiple_of(8)];
-    for word in noise.chunks_exact_mut(8) {
-        word.copy_from_slice(&next().to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
 }
 
 /// Where a snapshot of the whole path lies below a restore's target.

@@ -4,7 +4,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::bench::{Bench, assert_same, below, init, noise};
+use crate::bench::{Bench, assert_same, below, init};
+use crate::servers::noise;
 
 /// A file system in memory; unmounted when it is dropped.
 struct Disk {

@@ -3,14 +3,13 @@
 
 mod answers;
 mod bench;
+mod bucket;
 mod copy;
 mod disk;
 mod exit_codes;
-mod gcs;
 mod locks;
 mod passwords;
 mod round_trip;
-mod s3;
 mod selection;
 #[path = "../../../../tests/servers/mod.rs"]
 mod servers;

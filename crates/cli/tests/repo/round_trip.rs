@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::bench::{Bench, assert_same, below, noise};
+use crate::bench::{Bench, assert_same, below};
+use crate::servers::noise;
 
 #[track_caller]
 fn check_ours(version: &str) {

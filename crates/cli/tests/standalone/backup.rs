@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::machine::{Machine, noise, ran};
+use super::machine::{Machine, ran};
 use super::manifest::{
     backup, backup_of, deployment, deployment_at, host_path, repository, secret, secret_with, trigger, web, workload,
 };
+use super::servers::noise;
 
 const WEB: &str = "Backup/default/web/deployment.web";
 

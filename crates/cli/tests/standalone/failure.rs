@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use super::machine::{Machine, noise, ran};
+use super::machine::{Machine, ran};
 use super::manifest::{backup, repository, secret_with, trigger, web};
+use super::servers::noise;
 
 #[test]
 fn a_wrong_password() {

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::path::Path;
 
-use super::machine::{Machine, Ran, Restic, assert_same, noise, ran};
+use super::machine::{Machine, Ran, Restic, assert_same, ran};
 use super::manifest::trigger;
-use super::servers::Server;
+use super::servers::{Server, noise};
 
 /// Puts files of the first published example into the folder of manifests.
 fn publish(machine: &Machine, files: &[&str]) {

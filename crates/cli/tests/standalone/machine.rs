@@ -352,21 +352,3 @@ pub(crate) fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
-
-/// Bytes that follow from `seed` and do not compress.
-pub(crate) fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    // Eight bytes at a time: tests make much of it, without an optimiser.
-    let mut noise = vec![0; bytes.next_multiple_of(8)];
-    for word in noise.chunks_exact_mut(8) {
-        word.copy_from_slice(&next().to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
-}

@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use super::machine::{Machine, Restic, noise};
+use super::machine::{Machine, Restic};
+use super::servers::noise;
 
 /// A machine with something to protect in `docs`.
 fn with_docs() -> Machine {

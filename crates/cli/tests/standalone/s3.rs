@@ -1,8 +1,8 @@
 //! A repository in a bucket, on a real server.
 
-use super::machine::{Machine, Restic, assert_same, noise};
+use super::machine::{Machine, Restic, assert_same};
 use super::manifest::{backup, deployment_at, recovery, secret_with, to_deployment, trigger};
-use super::servers::{KEY, SECRET, Server};
+use super::servers::{KEY, SECRET, Server, noise};
 
 #[test]
 fn backup_retention_check_and_recovery_in_a_bucket() {

@@ -1,13 +1,18 @@
 //! The stock restic binary, as the judge of what we write and the author of what we read.
 
-#![allow(dead_code, unreachable_pub, reason = "each test program uses a part of it")]
+#![allow(dead_code, unreachable_pub, unused_imports, reason = "each test program uses a part of it")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test")]
+
+#[path = "../../../../tests/common/mod.rs"]
+mod common;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use common::noise;
+use common::tool;
 use holdfast_repository::{InitOptions, OpenOptions, Repository};
 use holdfast_store::LocalStore;
 use tempfile::TempDir;
@@ -117,12 +122,7 @@ pub fn restic(repository: &Path, args: &[&str]) -> Output {
 
 /// restic on a repository, with its password.
 pub fn command(repository: &Path) -> Command {
-    let cache = || std::env::var_os("HOLDFAST_CACHE").map(PathBuf::from);
-    let home = || Path::new(&std::env::var_os("HOME").expect("HOME is set")).join(".cache/holdfast");
-    let binary = std::env::var_os("HOLDFAST_RESTIC").map(PathBuf::from);
-    let binary = binary.unwrap_or_else(|| cache().unwrap_or_else(home).join("bin/restic"));
-    assert!(binary.is_file(), "{} is missing: run `cargo xtask tools`", binary.display());
-    let mut command = Command::new(binary);
+    let mut command = Command::new(tool("restic"));
     command.env_remove("RESTIC_HOST").env("TZ", "UTC").env("RESTIC_PASSWORD", PASSWORD);
     command.arg("--no-cache").arg("-r").arg(repository);
     command
@@ -147,24 +147,6 @@ fn read_files(root: &Path, dir: &Path, files: &mut Vec<(PathBuf, Vec<u8>)>) {
             files.push((path.strip_prefix(root).unwrap().to_owned(), std::fs::read(&path).unwrap()));
         }
     }
-}
-
-/// Bytes that follow from `seed` and do not compress.
-pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
-    // Eight bytes at a time: tests make much of it, without an optimiser.
-    let mut noise = vec![0; bytes.next_multiple_of(8)];
-    for word in noise.chunks_exact_mut(8) {
-        word.copy_from_slice(&next().to_le_bytes());
-    }
-    noise.truncate(bytes);
-    noise
 }
 
 /// Copies a directory and all below it.

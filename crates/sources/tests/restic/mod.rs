@@ -1,19 +1,22 @@
 //! restic itself, as the judge of what we read.
 
+#[path = "../../../../tests/common/mod.rs"]
+mod common;
+
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use common::tool;
 
 /// A repository of restic's in a folder of its own.
 pub(crate) struct Restic {
     folder: tempfile::TempDir,
-    program: PathBuf,
 }
 
 impl Restic {
     /// Makes a new repository.
     pub(crate) fn new() -> Self {
-        let restic = Self { folder: tempfile::tempdir().unwrap(), program: program() };
+        let restic = Self { folder: tempfile::tempdir().unwrap() };
         restic.run(["init"]);
         restic
     }
@@ -36,7 +39,7 @@ impl Restic {
 
     /// What restic prints; it must succeed.
     pub(crate) fn run<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Vec<u8> {
-        let Output { status, stdout, stderr } = Command::new(&self.program)
+        let Output { status, stdout, stderr } = Command::new(tool("restic"))
             .args(arguments)
             .arg("--no-cache")
             .env("RESTIC_REPOSITORY", self.folder.path())
@@ -48,16 +51,4 @@ impl Restic {
         assert!(status.success(), "restic: {status}: {}", String::from_utf8_lossy(&stderr));
         stdout
     }
-}
-
-fn program() -> PathBuf {
-    let program = match std::env::var_os("HOLDFAST_RESTIC") {
-        Some(program) => program.into(),
-        None => match std::env::var_os("HOLDFAST_CACHE") {
-            Some(cache) => Path::new(&cache).join("bin/restic"),
-            None => Path::new(&std::env::var_os("HOME").expect("HOME is not set")).join(".cache/holdfast/bin/restic"),
-        },
-    };
-    assert!(program.exists(), "{} is missing; run: cargo xtask tools", program.display());
-    program
 }
