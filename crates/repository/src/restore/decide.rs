@@ -30,6 +30,13 @@ pub(super) struct Existing {
     pub(super) is_unfinished: bool,
 }
 
+impl Existing {
+    /// Whether it is taken for what the snapshot has.
+    pub(super) fn is_as_in(&self, node: &Node) -> bool {
+        self.kind == node.kind && self.size == node.size && self.mtime == node.mtime && !self.is_unfinished
+    }
+}
+
 /// The permissions of a file while it is being written: the sticky bit means nothing on a file and nobody sets it, so
 /// that a file of a restore that was killed is known by it, though its times are new.
 pub(super) const UNFINISHED: u32 = 0o1600;
@@ -57,9 +64,7 @@ pub(super) fn decide(node: &Node, existing: Option<&Existing>, overwrite: Overwr
         _ if are_files && existing.is_unfinished && existing.links == 1 => Action::Rewrite,
         Overwrite::Never => Action::Skip,
         Overwrite::IfNewer if node.mtime <= existing.mtime => Action::Skip,
-        Overwrite::IfChanged if are_files && existing.size == node.size && existing.mtime == node.mtime => {
-            Action::SetMetadata
-        }
+        Overwrite::IfChanged if are_files && existing.is_as_in(node) => Action::SetMetadata,
         // Writing into a file with other names would change those, too.
         _ if are_files && existing.links == 1 => Action::Rewrite,
         _ => Action::Replace,

@@ -334,6 +334,10 @@ impl Walk<'_> {
         if action == Action::Skip {
             add(&self.run.counts.skipped, 1);
             self.run.monitor.item("skipped", || crate::source::display_path(path));
+            // Names of it that are missing are made again as such, not as files of their own.
+            if first.is_none() && node.links > 1 && existing.is_some_and(|existing| existing.is_as_in(node)) {
+                self.first_link(node, directory);
+            }
             return Ok(());
         }
         if action == Action::Replace {
@@ -365,10 +369,15 @@ impl Walk<'_> {
             }
         }
         if node.links > 1 {
-            let first = FirstLink { directory: Arc::clone(directory), name: node.name.clone(), left: node.links - 1 };
-            self.links.insert((node.device_id, node.inode), first);
+            self.first_link(node, directory);
         }
         Ok(())
+    }
+
+    /// The first name of a file is there.
+    fn first_link(&mut self, node: &Node, directory: &Arc<Directory>) {
+        let first = FirstLink { directory: Arc::clone(directory), name: node.name.clone(), left: node.links - 1 };
+        self.links.insert((node.device_id, node.inode), first);
     }
 
     /// One more link of a file is there.

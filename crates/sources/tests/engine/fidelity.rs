@@ -8,13 +8,13 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use holdfast_repository::Id;
 use holdfast_repository::backup::{BackupOptions, backup};
 use holdfast_repository::check::ReadData;
 use holdfast_repository::format::snapshot::{SnapshotFilter, SnapshotSummary};
-use holdfast_repository::restore::{RestoreOptions, restore};
+use holdfast_repository::restore::{Overwrite, RestoreOptions, restore};
 use holdfast_repository::snapshots::select;
 use holdfast_repository::source::{DirEntries, Entry, OpenFile, Source, SourceError};
+use holdfast_repository::{Id, Monitor};
 use holdfast_sources::FileTree;
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Timespec, Timestamps, mkdirat, mknodat, openat, utimensat};
 
@@ -224,6 +224,31 @@ fn sparse_files_come_back_sparse_and_every_hard_link_linked() {
         let bytes = fs::metadata(target.join(name)).unwrap().blocks() * 512;
         assert!(bytes <= 2 << 20, "{name} takes {bytes} bytes");
     }
+}
+
+#[test]
+fn a_name_that_is_missing_is_linked_to_the_one_that_is_there() {
+    let bench = Bench::new(2);
+    bench.write("a", 1, 10_000);
+    fs::hard_link(bench.data().join("a"), bench.data().join("b")).unwrap();
+    let (id, _) = save_all(&bench.open(), &bench.data());
+    let target = bench.dir.path().join("target");
+    let bring_back = || {
+        let options = RestoreOptions { overwrite: Overwrite::IfNewer, ..RestoreOptions::new(&target) };
+        let tree = folder(&bench, &id, &bench.data());
+        assert_eq!(restore(&bench.open(), &tree, &options, &Monitor::default()).unwrap().errors, 0);
+        let of = |name: &str| (fs::read(target.join(name)).unwrap(), fs::metadata(target.join(name)).unwrap().ino());
+        (of("a"), of("b"))
+    };
+    let (first, second) = bring_back();
+    assert_eq!(first, second, "one file with two names");
+    fs::remove_file(target.join("b")).unwrap();
+    assert_eq!(bring_back(), (first.clone(), first.clone()), "b is another name of the same file again");
+    // What was changed since is left alone, and is no content for the other name.
+    fs::write(target.join("a"), "newer").unwrap();
+    fs::remove_file(target.join("b")).unwrap();
+    let (a, b) = bring_back();
+    assert_eq!((a.0.as_slice(), b.0), (b"newer".as_slice(), first.0));
 }
 
 /// Directories so deep that no path reaches the last of them; the handle of that one.
