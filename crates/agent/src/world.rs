@@ -60,7 +60,7 @@ pub(crate) trait World {
     /// Hears what was planned, whoever's turn it is.
     fn planned(&mut self, _plan: &Plan) {}
 
-    /// Adds to what is due what was asked for in another way than by objects.
+    /// Adds to what is due what was asked for in another way than by objects, and has wait what is not to begin yet.
     fn ask_for_more(&mut self, _plan: &mut Plan, _summary: &Summary) {}
 
     /// Whether what is due of an object is started here.

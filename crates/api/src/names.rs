@@ -165,6 +165,8 @@ pub mod managers {
     pub const OPERATOR: &str = "holdfast";
     /// What agents find about a repository.
     pub const REPOSITORY: &str = "holdfast-repository";
+    /// Whose turn it is, of the runs that wait for one.
+    pub const ADMISSION: &str = "holdfast-admission";
 }
 
 /// The AgentTemplates that exist without being written.

@@ -40,6 +40,9 @@ pub(crate) struct RunArgs {
     /// How many Jobs of backups and recoveries run at once in one namespace
     #[arg(long, default_value_t = 4, value_name = "N")]
     max_concurrent_jobs: usize,
+    /// How many scheduled backups go on at once in the cluster; the others wait for up to an hour. 0 for no limit
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    max_concurrent_runs: usize,
     /// The Pushgateway that backups and recoveries push their metrics to
     #[arg(long, value_name = "URL", env = holdfast_api::names::pod::PUSH_GATEWAY_URL)]
     pushgateway_url: Option<String>,
@@ -65,6 +68,7 @@ pub(crate) fn run(args: RunArgs, output: &Output) -> Result<u8> {
         image_pull_policy: args.image_pull_policy.map(|policy| format!("{policy:?}")),
         pushgateway_url: args.pushgateway_url.filter(|url| !url.is_empty()),
         jobs_max: args.max_concurrent_jobs.max(1),
+        runs_max: Some(args.max_concurrent_runs).filter(|limit| *limit > 0),
         is_image_said: agent_image.is_some(),
         ..Settings::new(agent_image.unwrap_or(args.image))
     };

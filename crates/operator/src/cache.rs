@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::{Value, json};
 
+use crate::admission::{self, Demand, RepositoryKey};
 use crate::trim::trim;
 use crate::world::{name, text};
 
@@ -29,6 +30,10 @@ struct Known {
     dirty: BTreeSet<String>,
     /// Of each namespace, the others whose Repositories its objects name.
     refers_to: BTreeMap<String, BTreeSet<String>>,
+    /// What runs, or waits for its turn.
+    demands: BTreeMap<admission::Key, Demand>,
+    /// Repositories with a limit of their own.
+    limits: BTreeMap<RepositoryKey, usize>,
 }
 
 /// The objects of the cluster, kept up to date by those who watch.
@@ -36,6 +41,8 @@ struct Known {
 pub(crate) struct Cache {
     known: Mutex<Known>,
     changed: tokio::sync::Notify,
+    /// As `changed`, for what runs or waits for its turn.
+    demanded: tokio::sync::Notify,
 }
 
 impl Cache {
@@ -48,6 +55,7 @@ impl Cache {
     pub(crate) fn put(&self, kind: &'static str, mut object: Value) {
         let resource_version = text(&object, "/metadata/resourceVersion").into();
         let (namespace, name) = (text(&object, "/metadata/namespace").to_owned(), name(&object).to_owned());
+        let is_demand = self.with(|known| known.demand(kind, &namespace, &name, Some(&object)));
         trim(kind, &mut object);
         let kept = Kept { text: object.to_string().into(), resource_version };
         let is_changed = self.with(|known| {
@@ -62,6 +70,9 @@ impl Cache {
         if is_changed {
             self.changed.notify_one();
         }
+        if is_demand {
+            self.demanded.notify_one();
+        }
     }
 
     /// Forgets an object that is gone.
@@ -75,8 +86,10 @@ impl Cache {
                 }
             }
             known.mark(kind, namespace, name);
+            known.demand(kind, namespace, name, None);
         });
         self.changed.notify_one();
+        self.demanded.notify_one();
     }
 
     /// Forgets every object of a kind but these, by namespace and name: what was listed is all there is.
@@ -92,9 +105,13 @@ impl Cache {
                     stays
                 });
             }
-            gone.iter().for_each(|(namespace, name)| known.mark(kind, namespace, name));
+            for (namespace, name) in &gone {
+                known.mark(kind, namespace, name);
+                known.demand(kind, namespace, name, None);
+            }
         });
         self.changed.notify_one();
+        self.demanded.notify_one();
     }
 
     /// Has a namespace decided on once more.
@@ -117,6 +134,16 @@ impl Cache {
     /// Waits until something changed.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// What runs or waits for its turn, and the limits of Repositories.
+    pub(crate) fn demands(&self) -> (BTreeMap<admission::Key, Demand>, BTreeMap<RepositoryKey, usize>) {
+        self.with(|known| (known.demands.clone(), known.limits.clone()))
+    }
+
+    /// Waits until that has changed.
+    pub(crate) async fn demanded(&self) {
+        self.demanded.notified().await;
     }
 
     /// What is decided on together: the objects of a namespace, itself, the templates of the cluster, the Repositories
@@ -175,6 +202,21 @@ impl Known {
         }
     }
 
+    /// Takes in what an object runs, has wait or limits; none that is gone. Whether that is news.
+    fn demand(&mut self, kind: &'static str, namespace: &str, name: &str, object: Option<&Value>) -> bool {
+        match kind {
+            "Backup" | "Restic" => {
+                let key = (namespace.to_owned(), kind, name.to_owned());
+                set(&mut self.demands, key, object.and_then(|object| Demand::of(namespace, object)))
+            }
+            "Repository" => {
+                let key = (namespace.to_owned(), name.to_owned());
+                set(&mut self.limits, key, object.and_then(admission::limit_of))
+            }
+            _ => false,
+        }
+    }
+
     fn objects(&self, namespace: &str) -> impl Iterator<Item = Value> {
         let objects = self.namespaces.get(namespace).into_iter().flatten();
         objects.filter_map(move |((kind, _), kept)| kept.value(kind))
@@ -199,6 +241,18 @@ impl Kept {
         value["metadata"]["resourceVersion"] = json!(&*self.resource_version);
         Some(value)
     }
+}
+
+/// Sets a value, or takes it away; whether it was another one.
+fn set<K: Ord, V: PartialEq>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> bool {
+    if map.get(&key) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
+    }
+    true
 }
 
 /// The Repositories of other namespaces that Backups and Recoveries name.
@@ -252,6 +306,23 @@ mod tests {
         cache.take_dirty();
         cache.put("Repository", object("Repository", "shared", "r", json!({"allowedNamespaces": ["a"]})));
         assert_eq!(dirty(&cache), ["a", "shared"]);
+    }
+
+    #[test]
+    fn what_runs_or_waits_is_known_without_reading_everything() {
+        let cache = Cache::default();
+        let mut backup = object("Backup", "a", "b", json!({"repository": {"name": "r"}}));
+        cache.put("Backup", backup.clone());
+        cache.put("Repository", object("Repository", "a", "r", json!({"maxConcurrentRuns": 2})));
+        let known = || (cache.demands().0.len(), cache.demands().1.into_values().collect::<Vec<_>>());
+        assert_eq!(known(), (0, vec![2]));
+        backup["status"] = json!({"hosts": [{"host": "h", "waitingSince": "2026-11-21T12:00:00Z"}]});
+        cache.put("Backup", backup.clone());
+        assert_eq!(known(), (1, vec![2]));
+        cache.keep_only("Repository", &BTreeSet::new());
+        assert_eq!(known(), (1, vec![]));
+        cache.remove("Backup", &backup);
+        assert_eq!(known(), (0, vec![]));
     }
 
     #[test]

@@ -43,6 +43,21 @@ pub(crate) fn bury(
             if let Some((running, why)) = dead {
                 let host = fail_backup(host.clone(), running.start.0, now, why, running.triggers.clone());
                 decision.actions.extend(write(world, &object, &host.host, &host, "its pod did not live to tell"));
+                continue;
+            }
+            let dead = host.waiting_since.as_ref().and_then(|since| {
+                let uid = host.pod_uid.as_deref().unwrap_or_default();
+                fate(world, uid, since.0, now, decision)
+            });
+            if dead.is_some() {
+                let host = HostStatus { waiting_since: None, ..host.clone() };
+                decision.actions.extend(write(
+                    world,
+                    &object,
+                    &host.host,
+                    &host,
+                    "its pod did not live until its turn",
+                ));
             }
         }
     }

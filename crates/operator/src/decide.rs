@@ -89,8 +89,9 @@ pub fn decide(namespace: &str, objects: &[Value], now: Timestamp, settings: &Set
     decision.actions.extend(without_use(&world, &rights));
     pending.extend(running.iter().filter_map(|work| Some((work.object.clone(), Pending::Pod(waits(&world, work)?)))));
     let (history, refusals, pending) = (&history, &refusals, &pending);
-    let reporter =
-        Reporter { world: &world, objects: &objects, plan: &plan, history, refusals, pending, wiping: &wiping, now };
+    let runs_max = settings.runs_max;
+    let (world, objects, plan, wiping) = (&world, &objects, &plan, &wiping);
+    let reporter = Reporter { world, objects, plan, history, refusals, pending, wiping, runs_max, now };
     decision.actions.extend(reporter.actions());
     decision
 }

@@ -10,6 +10,8 @@
 
 mod access;
 mod action;
+mod admission;
+mod admit;
 mod cache;
 mod complaint;
 mod container;

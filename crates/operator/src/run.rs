@@ -8,6 +8,7 @@ use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, watch};
 
+use crate::admit::Admitter;
 use crate::cache::Cache;
 use crate::control::Control;
 use crate::install;
@@ -144,17 +145,26 @@ async fn operate(
         // Lists come as they are at the server; what is kept of them is a small part.
         (options.give_back)();
         ready.send_replace(true);
+        let permits = Arc::new(Semaphore::new(options.concurrent_writes.max(1)));
+        let admitter = Admitter {
+            client: client.clone(),
+            cache: Arc::clone(cache),
+            runs_max: options.settings.runs_max,
+            permits: Arc::clone(&permits),
+            metrics: Arc::clone(metrics),
+            tell: Arc::clone(tell),
+        };
         let control = Control {
             client: client.clone(),
             cache: Arc::clone(cache),
             settings: options.settings.clone(),
-            permits: Arc::new(Semaphore::new(options.concurrent_writes.max(1))),
+            permits,
             deciding: Semaphore::new(1),
             concurrent: options.concurrent_writes.max(1),
             metrics: Arc::clone(metrics),
             tell: Arc::clone(tell),
         };
-        control.run().await;
+        tokio::join!(control.run(), admitter.run());
     };
     tokio::join!(join_all(lists), decide);
 }

@@ -14,12 +14,21 @@ pub struct Settings {
     pub pushgateway_url: Option<String>,
     /// How many Jobs run at once in one namespace.
     pub jobs_max: usize,
+    /// How many scheduled runs go on at once in the cluster; none for no limit.
+    pub runs_max: Option<usize>,
 }
 
 impl Settings {
     /// Settings with the defaults, for containers of `image`.
     pub fn new(image: impl Into<String>) -> Self {
-        Self { image: image.into(), is_image_said: false, image_pull_policy: None, pushgateway_url: None, jobs_max: 4 }
+        Self {
+            image: image.into(),
+            is_image_said: false,
+            image_pull_policy: None,
+            pushgateway_url: None,
+            jobs_max: 4,
+            runs_max: None,
+        }
     }
 
     /// Our image, with another tag where a first-generation `Restic` asks for one: a tag, or a whole image.

@@ -28,7 +28,7 @@ use crate::world::{World, controller, name, text, uid};
 const HISTORY_DEFAULT: usize = 10;
 
 /// The fields of each kind's status that are the operator's.
-const OF_BACKUP: [&str; 11] = [
+const OF_BACKUP: [&str; 12] = [
     "observedGeneration",
     "conditions",
     "phase",
@@ -40,6 +40,7 @@ const OF_BACKUP: [&str; 11] = [
     "backupCount",
     "consecutiveFailures",
     "history",
+    "limited",
 ];
 const OF_RECOVERY: [&str; 6] = ["observedGeneration", "conditions", "phase", "startTime", "completionTime", "stats"];
 const OF_TRIGGER: [&str; 5] = ["observedGeneration", "conditions", "phase", "startTime", "completionTime"];
@@ -65,6 +66,8 @@ pub(crate) struct Reporter<'a> {
     /// What Jobs wait for.
     pub(crate) pending: &'a BTreeMap<ObjectKey, Pending>,
     pub(crate) wiping: &'a Waiting,
+    /// How many runs may go on at once in the cluster.
+    pub(crate) runs_max: Option<usize>,
     pub(crate) now: Timestamp,
 }
 
@@ -151,7 +154,11 @@ impl<'a> Reporter<'a> {
             true => "no workload is protected by it".to_owned(),
             false => format!("it protects {}", targets.into_iter().collect::<Vec<_>>().join(", ")),
         };
-        conditions.ready(refusal.as_ref(), self.pending.get(&key), done);
+        let waiting = status.hosts.iter().filter(|host| host.waiting_since.is_some()).count();
+        let turn = (waiting > 0).then(|| {
+            Pending::Turn(format!("{waiting} of its hosts wait for their turn: as many backups go on at once as may"))
+        });
+        conditions.ready(refusal.as_ref(), self.pending.get(&key).or(turn.as_ref()), done);
         if let Some(failed) = last_of_hosts.iter().find(|run| run.phase == RunPhase::Failed) {
             let error = failed.error.as_deref().unwrap_or("it failed");
             conditions.set("BackedUp", false, "LastRunFailed", &format!("{}: {error}", failed.host));
@@ -176,8 +183,21 @@ impl<'a> Reporter<'a> {
             consecutive_failures: failures.max().map_or(0, i64::from),
             history: runs.iter().copied().take(limit).cloned().collect(),
             hosts: Vec::new(),
+            limited: self.is_limited(kind, name),
+            admitted: BTreeMap::new(),
         };
         json!(computed)
+    }
+
+    /// Whether runs have to wait until they are admitted.
+    fn is_limited(self, kind: &str, name: &str) -> bool {
+        let backup = self.objects.backups.get(&(self.world.namespace, name)).filter(|_| kind == "Backup");
+        let repository = backup.and_then(|backup| {
+            let repository = &backup.spec.repository;
+            let of = repository.namespace.as_deref().unwrap_or(self.world.namespace);
+            self.objects.repositories.get(&(of, repository.name.as_str()))
+        });
+        self.runs_max.is_some() || repository.is_some_and(|repository| repository.spec.max_concurrent_runs.is_some())
     }
 
     fn recovery(self, found: &Value, planned: &[&PlannedRecovery]) -> Value {

@@ -72,6 +72,7 @@ impl Case {
                 "namespace" => self.namespace = text.to_owned(),
                 "pushgatewayUrl" => self.settings.pushgateway_url = Some(text.to_owned()),
                 "jobsMax" => self.settings.jobs_max = usize::try_from(value.as_u64().unwrap()).unwrap(),
+                "runsMax" => self.settings.runs_max = value.as_u64().map(|limit| usize::try_from(limit).unwrap()),
                 other => panic!("{}: {other} is nothing that a situation has", self.name),
             }
         }

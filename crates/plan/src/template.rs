@@ -134,8 +134,12 @@ fn plan(
         labels: Some(BTreeMap::from([(MANAGED_BY.0.to_owned(), MANAGED_BY.1.to_owned())])),
         ..ObjectMeta::default()
     };
-    let repository_spec =
-        RepositorySpec { backend, deletion_policy: Default::default(), allowed_namespaces: Vec::new() };
+    let repository_spec = RepositorySpec {
+        backend,
+        deletion_policy: Default::default(),
+        allowed_namespaces: Vec::new(),
+        max_concurrent_runs: None,
+    };
     let repository = Repository { metadata: meta(), spec: repository_spec, status: None };
     let backup_spec = BackupSpec {
         repository: ObjectReference { name: name.clone(), namespace: None },

@@ -18,6 +18,7 @@ mod defaults;
 mod faults;
 mod harness;
 mod kinds;
+mod limits;
 mod operator;
 mod people;
 mod platform;

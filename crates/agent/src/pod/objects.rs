@@ -8,6 +8,7 @@ use std::time::Duration;
 use holdfast_api::names;
 use holdfast_api::stash::BackupTriggerStatus;
 use holdfast_plan::{Target, TargetKind};
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -65,6 +66,10 @@ pub(super) struct Seen {
     pub(super) pods: Vec<String>,
     /// Of a `BackupTrigger`: whether its status says that it has been carried out, for all hosts.
     pub(super) is_over: bool,
+    /// Of a `Backup` or `Restic`: whether runs wait to be admitted.
+    pub(super) is_limited: bool,
+    /// Since when the run of the own host waited that was admitted.
+    pub(super) admitted: Option<Timestamp>,
 }
 
 impl Seen {
@@ -153,6 +158,8 @@ impl Objects {
             pods,
             is_over: kind == "BackupTrigger"
                 && BackupTriggerStatus::deserialize(&object["status"]).is_ok_and(|status| status.is_over()),
+            is_limited: object["status"]["limited"] == true,
+            admitted: object["status"]["admitted"][&self.host]["waitingSince"].as_str().and_then(|at| at.parse().ok()),
         };
         if self.is_ours(kind, &object) && (!is_leaving || matches!(self.scope, Scope::Repository { .. })) {
             seen.json = Some(spec_of(kind, object));
@@ -323,7 +330,8 @@ fn put(store: &mut Store, key: Key, seen: Seen) -> bool {
             None => seen.json.is_some(),
             Some(old) => {
                 let is_news = by_others && (&old.own, old.is_over) != (&seen.own, seen.is_over);
-                old.json != seen.json || old.uid != seen.uid || is_news
+                let is_admission = (old.is_limited, old.admitted) != (seen.is_limited, seen.admitted);
+                old.json != seen.json || old.uid != seen.uid || is_news || is_admission
             }
         };
     store.objects.insert(key, seen);

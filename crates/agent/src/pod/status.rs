@@ -47,6 +47,8 @@ pub(super) fn of_backup(
         revision: None,
         count: runs.map_or(0, |runs| signed(runs.count)),
         running,
+        // Whoever waits says so.
+        waiting_since: None,
         next: planned.next.map(Time),
         repository,
         runs: runs.map_or_else(Vec::new, |runs| {

@@ -1,5 +1,6 @@
 //! A pod of a cluster, as the loop sees it.
 
+mod admission;
 mod elsewhere;
 mod memory;
 mod publish;
@@ -82,6 +83,8 @@ pub(super) struct Cluster<'a> {
     made_for: Option<i64>,
     /// Whether a Secret is waited for.
     waits_for_secret: bool,
+    /// Since when runs wait to be admitted, by their id in the plan.
+    waiting: BTreeMap<String, Timestamp>,
 }
 
 impl<'a> Cluster<'a> {
@@ -138,6 +141,7 @@ impl<'a> Cluster<'a> {
             verdict: Verdict::Open,
             made_for: None,
             waits_for_secret: false,
+            waiting: BTreeMap::new(),
         };
         if let Some(name) = lease {
             cluster.elect(name);
@@ -163,10 +167,14 @@ impl<'a> Cluster<'a> {
         self.election = Some((end, ended));
     }
 
+    /// What is known of an object.
+    fn seen_of(&self, object: &ObjectKey) -> Option<&Seen> {
+        self.seen.iter().find(|((kind, name), _)| *kind == object.kind && *name == object.name).map(|(_, seen)| seen)
+    }
+
     /// An object as an owner: what it owns goes when it does.
     fn owner(&self, object: &ObjectKey) -> Option<OwnerReference> {
-        let found = self.seen.iter().find(|((kind, name), _)| *kind == object.kind && *name == object.name);
-        let (_, seen) = found?;
+        let seen = self.seen_of(object)?;
         Some(OwnerReference {
             api_version: seen.json.as_ref()?["apiVersion"].as_str()?.to_owned(),
             kind: object.kind.clone(),
@@ -402,6 +410,7 @@ impl World for Cluster<'_> {
     }
 
     fn ask_for_more(&mut self, plan: &mut Plan, summary: &Summary) {
+        self.wait_for_admission(plan);
         let Scope::Backup { .. } = self.options.scope else { return };
         if self.options.follow || summary.runs() > 0 {
             return;

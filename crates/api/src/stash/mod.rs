@@ -24,7 +24,7 @@ pub use repository::{DeletionPolicy, Repository, RepositoryFacts, RepositorySpec
 pub use restic::{
     FileGroup, Restic, ResticDestination, ResticForm, ResticFormError, ResticSource, ResticSpec, ResticType,
 };
-pub use status::{BackupPhase, BackupRun, BackupStatus, HostStatus, RunPhase, RunningRun};
+pub use status::{Admission, BackupPhase, BackupRun, BackupStatus, HostStatus, RunPhase, RunningRun};
 
 /// API group of the kinds.
 pub const GROUP: &str = "stash.appscode.com";

@@ -36,6 +36,11 @@ pub struct RepositorySpec {
     /// Other namespaces whose objects may refer to this repository; `*` is all of them. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allowed_namespaces: Vec<String>,
+    /// How many scheduled backups into it go on at once, of all pods and namespaces; the others wait. Default: no limit. On
+    /// one machine there is one at a time in any case.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_concurrent_runs: Option<u32>,
 }
 
 /// What happens to the data when the object is deleted.

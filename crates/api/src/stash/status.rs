@@ -3,6 +3,8 @@
 //! [`HostStatus`] is written by the agent of each host and is all that the agent remembers: a new pod of the host starts
 //! from it. Everything else is computed from the hosts by the operator, which nobody else writes.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,23 @@ pub struct BackupStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["host"]))]
     pub hosts: Vec<HostStatus>,
+    /// Whether its scheduled runs wait to be admitted, because only so many may go on at once: by the operator's
+    /// `--max-concurrent-runs`, or by `maxConcurrentRuns` of the Repository.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub limited: bool,
+    /// The hosts whose runs were admitted, by the names in `hosts`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub admitted: BTreeMap<String, Admission>,
+}
+
+/// That a run which waits may begin.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Admission {
+    /// The `waitingSince` that it answers.
+    pub waiting_since: Time,
+    /// When it was admitted.
+    pub time: Time,
 }
 
 /// What is known of the backups of one host.
@@ -93,6 +112,9 @@ pub struct HostStatus {
     /// The run that goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningRun>,
+    /// Since when a run that is due waits to be admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting_since: Option<Time>,
     /// When the next run is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<Time>,

@@ -6,11 +6,12 @@ use holdfast_api::manifest::Typed;
 use holdfast_api::names::{managers, pod as pod_names};
 use holdfast_api::stash::{BackupSettings, RepositoryFacts};
 use holdfast_plan::{ObjectKey, Plan};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::Cluster;
 use crate::follow::Message;
-use crate::pod::objects::{Key, Scope};
+use crate::pod::objects::{Key, Scope, Seen};
 use crate::pod::report::Part;
 use crate::pod::{Identity, push, status};
 use crate::state::State;
@@ -34,8 +35,7 @@ impl Cluster<'_> {
             }
             _ => None,
         });
-        let key = self.seen.iter().find(|((kind, name), _)| *kind == object.kind && *name == object.name);
-        let hosts = key.map_or(1, |(_, seen)| seen.hosts.max(1));
+        let hosts = self.seen_of(object).map_or(1, |seen| seen.hosts.max(1));
         wanted.unwrap_or_else(|| BackupSettings::default().history_limit()).min((HISTORY_OF_ALL / hosts).max(1))
     }
 
@@ -45,13 +45,14 @@ impl Cluster<'_> {
             let known = state.repositories.get(&planned.repository);
             let is_own = planned.object.kind == "Restic";
             let facts = known.map(status::of_repository).filter(|facts| *facts != RepositoryFacts::default());
-            let entry = status::of_backup(
+            let mut entry = status::of_backup(
                 planned,
                 state,
                 identity,
                 self.limit(&planned.object),
                 facts.clone().filter(|_| is_own),
             );
+            entry.waiting_since = self.waiting.get(&planned.id).copied().map(Time);
             self.report.want(self.part(&planned.object), json!({"hosts": [entry]}));
             if let (false, Some(facts), Some(part)) = (is_own, facts, repository_part(&planned.repository)) {
                 self.report.want(part, json!(facts));
@@ -68,8 +69,7 @@ impl Cluster<'_> {
 
     /// The generation of an object, as it was last read.
     pub(in crate::pod) fn generation(&self, object: &ObjectKey) -> Option<i64> {
-        let found = self.seen.iter().find(|((kind, name), _)| *kind == object.kind && *name == object.name);
-        found.and_then(|(_, seen)| seen.generation())
+        self.seen_of(object).and_then(Seen::generation)
     }
 
     pub(super) fn publish_recovery(&self, plan: &Plan, state: &State) {

@@ -1,0 +1,81 @@
+//! Only so many scheduled runs go on at once.
+
+use serde_json::json;
+
+use crate::harness::{Moment, Value, test};
+
+/// A StatefulSet of two pods.
+const TWO: &str = "
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, labels: {app: db}}
+spec:
+  replicas: 2
+  podManagementPolicy: Parallel
+  serviceName: db
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: app
+        image: $BUSYBOX
+        command: [sh, -c, 'hostname > /source/data/name; exec sleep 86400']
+        volumeMounts: [{name: data, mountPath: /source/data}]
+      volumes: [{name: data, emptyDir: {}}]
+";
+
+fn hosts(backup: &Value) -> impl Iterator<Item = &Value> {
+    backup["status"]["hosts"].as_array().into_iter().flatten()
+}
+
+fn running(backup: &Value) -> usize {
+    hosts(backup).filter(|host| host["running"].is_object()).count()
+}
+
+#[test]
+fn runs_on_one_repository_take_turns_where_it_says_so() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        let gate = t.gate("front", 9000, t.object_store_address().await).await;
+        t.apply(TWO).await;
+        t.protect("http://front:9000", "db", "StatefulSet", "db").await;
+        t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
+        t.patch("Repository/store", &json!({"spec": {"maxConcurrentRuns": 1}})).await;
+        t.wait("Backup/db", "limited", |backup| backup["status"]["limited"] == true).await;
+        // A trigger waits for nobody, and both hosts answer it.
+        t.trigger("now", "db").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+
+        gate.hold_at(Moment { after: None, others: 0 });
+        t.patch("Backup/db", &json!({"spec": {"paused": false, "schedule": "@every 1s"}})).await;
+        gate.held().await;
+        let backup = t
+            .wait("Backup/db", "one that runs and one that waits", |backup| {
+                assert!(running(backup) <= 1, "{:#}", backup["status"]);
+                running(backup) == 1 && hosts(backup).any(|host| host["waitingSince"].is_string())
+            })
+            .await;
+        let waits = |backup: &Value| backup["status"]["conditions"].to_string().contains("wait for their turn");
+        t.wait("Backup/db", "said to wait", waits).await;
+        let waiting = hosts(&backup).find(|host| host["waitingSince"].is_string()).expect("just seen");
+        assert!(waiting["running"].is_null() && waiting["count"] == 1, "{:#}", backup["status"]);
+
+        gate.open();
+        t.wait("Backup/db", "three more runs of each host, one at a time", |backup| {
+            assert!(running(backup) <= 1, "{:#}", backup["status"]);
+            hosts(backup).count() == 2 && hosts(backup).all(|host| host["count"].as_u64() >= Some(4))
+        })
+        .await;
+        // Without the limit nobody waits.
+        t.patch("Repository/store", &json!({"spec": {"maxConcurrentRuns": null}})).await;
+        t.wait("Backup/db", "not limited", |backup| {
+            backup["status"]["limited"].is_null() && hosts(backup).all(|host| host["waitingSince"].is_null())
+        })
+        .await;
+        t.patch("Backup/db", &json!({"spec": {"paused": true}})).await;
+        t.restic(&t.repository(store), "check --read-data").await;
+    });
+}
