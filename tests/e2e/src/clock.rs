@@ -72,13 +72,24 @@ spec:
             let times = snapshots.iter().map(|one| one["time"].as_str().unwrap().to_owned());
             times.collect::<Vec<_>>()
         };
+        let checked = async |day: &str| {
+            let of = |repository: &Value| repository["status"]["lastCheckTime"].as_str().unwrap_or_default().to_owned();
+            let is_later =
+                |repository: &Value| of(repository).as_str() > day && repository["status"]["integrity"] == true;
+            of(&t.wait("Repository/store", format!("checked after {day:?}"), is_later).await)[..10].to_owned()
+        };
         assert_eq!(runs_at(1, 1).await.len(), 1);
+        let first_check = checked("").await;
         let both = runs_at(2, 2).await;
         assert_eq!(both.len(), 2);
         assert_ne!(both[0][..10], both[1][..10], "they are of two days");
+        // A check is good for three days.
+        assert_eq!(checked("").await, first_check);
         // However many hours were missed, it runs once; and what is older than five days goes.
         let last = runs_at(20, 3).await;
         assert_eq!(last.len(), 1, "{last:?}");
         assert!(last[0] > both[1], "{last:?} after {both:?}");
+        let day = &last[0][..10];
+        assert_eq!(checked(day).await, day);
     });
 }

@@ -17,6 +17,7 @@ mod clock;
 mod defaults;
 mod faults;
 mod harness;
+mod install;
 mod kinds;
 mod limits;
 mod operator;

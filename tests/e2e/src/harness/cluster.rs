@@ -28,7 +28,12 @@ pub(super) async fn client() -> Client {
 impl Test {
     /// Runs helm on the test's namespace and returns what it prints.
     pub(crate) async fn helm(&self, arguments: &[&str]) -> String {
-        self.program("helm", arguments, "").unwrap_or_else(|error| panic!("{error}"))
+        self.try_helm(arguments).await.unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, with what helm says against it as the error.
+    pub(crate) async fn try_helm(&self, arguments: &[&str]) -> Result<String, String> {
+        self.program("helm", arguments, "")
     }
 
     /// Runs kubectl on the test's namespace with this input; returns what it prints, or what it says against it.

@@ -20,7 +20,7 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use futures_util::FutureExt;
 pub(crate) use gate::{Gate, Moment};
-pub(crate) use operator::{IMAGE, is_true};
+pub(crate) use operator::{CHART, IMAGE, is_true};
 pub(crate) use pods::container_status;
 pub(crate) use protect::{DB, LISTING, REPOSITORY, WEB, WRITE, is};
 pub(crate) use proxy::Flow;

@@ -10,7 +10,8 @@ use super::Test;
 /// The namespace it runs in, for all tests.
 pub(super) const NAMESPACE: &str = "holdfast";
 
-const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/holdfast");
+/// The chart, as it is in this checkout.
+pub(crate) const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/holdfast");
 
 /// The image of this version, which all nodes have.
 pub(crate) const IMAGE: &str = concat!("docker.io/holdfast/holdfast:", env!("CARGO_PKG_VERSION"));
@@ -87,6 +88,8 @@ async fn install(operator: &Test) {
         .helm(&[
             "upgrade",
             "--install",
+            // Of what plain manifests brought, too.
+            "--take-ownership",
             "holdfast",
             CHART,
             "--set",
