@@ -114,11 +114,45 @@ spec:
     });
 }
 
+/// What keeps what is pushed to it, as a Pushgateway does.
+const PUSHGATEWAY: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: push, labels: {app: push}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+  - name: gateway
+    image: $BUSYBOX
+    command:
+    - sh
+    - -c
+    - |
+      cat > /tmp/answer <<'END'
+      #!/bin/sh
+      while read -r line; do
+        line=${line%?}
+        echo "$line" >> /tmp/pushed
+        case $line in [Cc]ontent-[Ll]ength:*) length=${line#*: };; '') break;; esac
+      done
+      head -c "$length" >> /tmp/pushed
+      printf 'HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
+      END
+      chmod +x /tmp/answer
+      exec nc -ll -p 9091 -e /tmp/answer
+---
+apiVersion: v1
+kind: Service
+metadata: {name: push}
+spec: {selector: {app: push}, ports: [{port: 9091}]}
+"#;
+
 #[test]
 fn a_template_of_ones_own_backs_up_and_a_bad_one_is_told() {
     test(async |t| {
         t.operator().await;
         let store = t.object_store().await;
+        t.apply(PUSHGATEWAY).await;
         t.apply(WEB).await;
         t.apply(&format!(
             "
@@ -135,6 +169,7 @@ spec:
     imagePullPolicy: Never
     args: [backup, --backup-name=$(BACKUP_NAME), --pushgateway-url=$(PUSH_GATEWAY_URL),
       --enable-status-subresource=$(ENABLE_STATUS_SUB_RESOURCE), --enable-analytics=$(ENABLE_ANALYTICS)]
+    env: [{{name: PUSH_GATEWAY_URL, value: 'http://push:9091'}}]
   - {{name: beside, image: $BUSYBOX, imagePullPolicy: Never, command: [sleep, '86400'],
      volumeMounts: [{{name: shared, mountPath: /shared}}]}}
   volumes: [{{name: shared, emptyDir: {{}}}}]
@@ -179,6 +214,13 @@ spec:
         assert_eq!(t.sh(&format!("{pod}/beside-web"), "cat /shared/name").await, "web\n");
         t.trigger("now", "web").await;
         t.condition("BackupTrigger/now", "Complete").await;
+        t.until("its metrics are pushed", async || {
+            let pushed = t.sh("push", "touch /tmp/pushed; cat /tmp/pushed").await;
+            let put = format!("PUT /metrics/job/holdfast/namespace/{}/host/", t.namespace);
+            let is_told = pushed.contains("stash_appscode_com_backupsession_success{");
+            if pushed.contains(&put) && is_told { Ok(()) } else { Err(pushed) }
+        })
+        .await;
         assert_eq!(t.hosts(store).await, ["web"]);
         t.restic(&t.repository(store), "--no-lock check --read-data").await;
     });
