@@ -9,9 +9,10 @@ use holdfast_plan::{Directory, PlannedBackup, PlannedRepository, PlannedSnapshot
 use holdfast_repository::backup::{BackupOptions, BackupReport, Parent, backup};
 use holdfast_repository::format::snapshot::{SnapshotFilter, TagList};
 use holdfast_repository::pattern::{Case, PatternList};
-use holdfast_repository::snapshots::Snapshots;
-use holdfast_repository::{Compression, LockOptions, Monitor, OpenOptions, Repository};
+use holdfast_repository::snapshots::{SavedSnapshot, Snapshots};
+use holdfast_repository::{Compression, Id, LockOptions, Monitor, OpenOptions, Repository};
 use holdfast_sources::{Excludes, FileTree, FileTreeError, FileTreeOptions, Root, TagFile};
+use jiff::Timestamp;
 
 use crate::open::{self, IfMissing, OpenError};
 use crate::retention;
@@ -67,6 +68,19 @@ pub struct Done {
     pub forgotten: u64,
     /// Why retention failed; the snapshots are there all the same.
     pub retention_error: Option<holdfast_repository::Error>,
+    /// What is worth knowing about it.
+    pub notes: Vec<String>,
+}
+
+/// What is known of earlier runs.
+#[derive(Debug, Clone, Copy)]
+pub struct Earlier {
+    /// What becomes of a repository that is missing: where one was it should not be made anew, as its disk may not be
+    /// mounted.
+    pub if_missing: IfMissing,
+    /// When the first of the runs began that were to do the same and did not tell how they ended: one of them may have
+    /// stored its snapshot.
+    pub begun: Option<Timestamp>,
 }
 
 /// How long a run waits for others on the repository: longer than most backups, far shorter than for ever.
@@ -74,13 +88,13 @@ pub(crate) fn lock_options() -> LockOptions {
     LockOptions { wait: std::time::Duration::from_secs(10 * 60), ..LockOptions::default() }
 }
 
-/// Runs a backup. A repository that is missing where one was should not be made anew: its disk may not be mounted.
+/// Runs a backup. Where a run that was cut off has stored the snapshot and nothing has changed since, that one is it.
 pub fn run(
     planned: &PlannedBackup,
     repository: &PlannedRepository,
     objects: &[Object],
     volumes: &Path,
-    if_missing: IfMissing,
+    earlier: Earlier,
     lock: &LockOptions,
     monitor: &Monitor,
 ) -> Result<(Arc<Repository>, Done), BackupError> {
@@ -99,16 +113,25 @@ pub fn run(
         .iter()
         .map(|snapshot| file_tree(planned, snapshot, objects, volumes))
         .collect::<Result<Vec<_>, _>>()?;
-    let repository = open::open(repository, objects, options, if_missing, monitor)?;
+    let repository = open::open(repository, objects, options, earlier.if_missing, monitor)?;
     let mut done = Done::default();
     for (snapshot, tree) in planned.snapshots.iter().zip(trees) {
         let is_empty = is_empty(snapshot, volumes);
+        let stored = match earlier.begun {
+            Some(begun) => stored_since(begun, &repository, planned, snapshot).map_err(failed)?,
+            None => None,
+        };
         let options = BackupOptions {
             host: planned.host.clone(),
             tags: snapshot.tags.clone(),
             excludes: planned.exclude.clone(),
-            // With nothing to compare, the snapshots need not be read once more.
-            parent: if is_empty { Parent::None } else { Parent::Latest },
+            parent: match stored {
+                Some(stored) => Parent::Snapshot(stored),
+                // With nothing to compare, the snapshots need not be read once more.
+                None if is_empty => Parent::None,
+                None => Parent::Latest,
+            },
+            skip_if_unchanged: stored.is_some(),
             lock: lock.clone(),
             ..BackupOptions::new()
         };
@@ -116,7 +139,14 @@ pub fn run(
             let paths: Vec<&str> = snapshot.directories.iter().map(|directory| directory.path.as_str()).collect();
             return Err(BackupError::EmptySource { directories: paths.join(", ") });
         }
-        done.reports.push(backup(&repository, &tree, &options, monitor).map_err(failed)?);
+        let mut report = backup(&repository, &tree, &options, monitor).map_err(failed)?;
+        if let (None, Some(stored)) = (report.snapshot, stored) {
+            let id = stored.short();
+            done.notes
+                .push(format!("snapshot {id} was stored by a run that was cut off, and nothing has changed since"));
+            report.snapshot = Some(stored);
+        }
+        done.reports.push(report);
     }
     // Old snapshots go only when the new ones are complete.
     if done.reports.iter().all(|report| report.errors == 0) {
@@ -173,15 +203,37 @@ fn has_files_already(
     planned: &PlannedBackup,
     snapshot: &PlannedSnapshot,
 ) -> holdfast_repository::Result<bool> {
+    let earlier = earlier(repository, planned, snapshot)?;
+    let has_files = |saved: &SavedSnapshot| {
+        saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)
+    };
+    Ok(earlier.iter().any(has_files))
+}
+
+/// The last snapshot since then. What tells that time may know whole seconds only.
+fn stored_since(
+    begun: Timestamp,
+    repository: &Repository,
+    planned: &PlannedBackup,
+    snapshot: &PlannedSnapshot,
+) -> holdfast_repository::Result<Option<Id>> {
+    let earlier = earlier(repository, planned, snapshot)?;
+    let last = earlier.iter().max_by_key(|saved| saved.snapshot.time.instant());
+    let last = last.filter(|saved| saved.snapshot.time.seconds() >= begun.as_second());
+    Ok(last.map(|saved| saved.id))
+}
+
+/// The snapshots that other runs made of the same.
+fn earlier(
+    repository: &Repository,
+    planned: &PlannedBackup,
+    snapshot: &PlannedSnapshot,
+) -> holdfast_repository::Result<Vec<SavedSnapshot>> {
     let filter = SnapshotFilter {
         hosts: vec![planned.host.clone()],
         tags: vec![TagList(snapshot.tags.clone())],
         paths: snapshot.directories.iter().map(|directory| directory.path.clone()).collect(),
     };
     let snapshots = Snapshots::load(repository)?;
-    Ok(snapshots
-        .saved
-        .iter()
-        .filter(|saved| filter.matches(&saved.snapshot))
-        .any(|saved| saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)))
+    Ok(snapshots.saved.into_iter().filter(|saved| filter.matches(&saved.snapshot)).collect())
 }

@@ -153,7 +153,7 @@ pub(crate) enum Task {
     Backup {
         planned: PlannedBackup,
         repository: PlannedRepository,
-        if_missing: IfMissing,
+        earlier: backup::Earlier,
         last_check: Option<Timestamp>,
     },
     Recovery {
@@ -332,11 +332,12 @@ impl Follower<'_> {
                     let was_there =
                         known.is_some_and(|known| known.last_location.as_ref() == Some(&repository.location));
                     let if_missing = if was_there { IfMissing::Fail } else { IfMissing::Init };
+                    let earlier = backup::Earlier { if_missing, begun: self.state.begun(due) };
                     let time_out = planned.time_out.map(|limit| limit.as_std());
                     (
                         planned.object.clone(),
                         time_out,
-                        Task::Backup { planned: planned.clone(), repository, if_missing, last_check },
+                        Task::Backup { planned: planned.clone(), repository, earlier, last_check },
                     )
                 })
             } else if let Some(planned) = plan.recoveries.iter().find(|recovery| recovery.id == due.id) {

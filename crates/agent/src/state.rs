@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use holdfast_api::values::Secret;
-use holdfast_plan::{BackupHistory, ObjectKey, Observed, PlannedBackup, PlannedRecovery, RecoveryHistory};
+use holdfast_plan::{BackupHistory, Due, ObjectKey, Observed, PlannedBackup, PlannedRecovery, Reason, RecoveryHistory};
 use jiff::{SignedDuration, Timestamp};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
@@ -61,6 +61,10 @@ pub struct State {
     /// The triggers that each running backup serves.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub serving: BTreeMap<String, Vec<String>>,
+    /// When the first of the runs began that were cut off since the last one that ended, by id of the backup: one of them
+    /// may have stored its snapshot.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub cut_off: BTreeMap<String, Timestamp>,
     /// Runs by id of the planned backup or recovery.
     pub runs: BTreeMap<String, Runs>,
     /// Repositories by id.
@@ -107,7 +111,12 @@ impl State {
         self.serving.remove(id);
         self.observed.running.remove(id);
         match self.running.remove(id) {
-            Some(Before::Backup(before)) => _ = self.observed.backups.insert(id.to_owned(), before),
+            Some(Before::Backup(before)) => {
+                let history = self.observed.backups.insert(id.to_owned(), before);
+                if let Some(start) = history.and_then(|history| history.last_start) {
+                    self.cut_off.entry(id.to_owned()).or_insert(start);
+                }
+            }
             Some(Before::Recovery(before)) => _ = self.observed.recoveries.insert(id.to_owned(), before),
             None => {}
         }
@@ -124,6 +133,7 @@ impl State {
     pub fn end_backup(&mut self, id: &str, run: Run) {
         self.serving.remove(id);
         self.running.remove(id);
+        self.cut_off.remove(id);
         self.observed.running.remove(id);
         for trigger in &run.triggers {
             self.observed.triggers.entry(trigger.clone()).or_default().insert(id.to_owned());
@@ -135,6 +145,17 @@ impl State {
             history.attempts = 0;
         }
         self.runs.entry(id.to_owned()).or_default().push(run);
+    }
+
+    /// When the first of the runs began that were to do what is due now and did not tell of a snapshot.
+    pub fn begun(&self, due: &Due) -> Option<Timestamp> {
+        let is_same = |run: &Run| {
+            due.reason == Reason::Retry || run.triggers.iter().any(|trigger| due.triggers.contains(trigger))
+        };
+        let history = self.runs.get(&due.id).map_or(&[][..], |runs| runs.history.as_slice());
+        let failed = history.iter().take_while(|run| run.outcome == Outcome::Failed && is_same(run)).last();
+        let cut_off = self.cut_off.get(&due.id).copied();
+        failed.map(|run| run.start).into_iter().chain(cut_off).min()
     }
 
     /// A recovery for an occasion ended; `no_snapshot` says that there was nothing yet to recover from.
@@ -517,6 +538,41 @@ mod tests {
         std::fs::write(folder.path().join("state.json"), "{\"runs\": 7}").unwrap();
         assert!(matches!(held.load(), Err(StateError::Damaged { .. })));
         assert!(folder.path().join("state.json.damaged").exists());
+    }
+
+    #[test]
+    fn what_is_due_counts_from_the_first_run_that_was_cut_off() {
+        let time = |second| Timestamp::from_second(second).unwrap();
+        let id = "Backup/demo/web/web";
+        let due = |reason, triggers: &[&str]| {
+            let triggers = triggers.iter().map(|&trigger| trigger.to_owned()).collect();
+            Due { id: id.to_owned(), reason, since: time(50), triggers, waits_for: None }
+        };
+        let mut state = State::default();
+        let runs =
+            [(10, Outcome::Succeeded, "demo/a"), (20, Outcome::Failed, "demo/b"), (30, Outcome::Failed, "demo/b")];
+        for (start, outcome, trigger) in runs {
+            let run = Run { triggers: vec![trigger.to_owned()], ..Run::new(time(start), time(start + 5), outcome) };
+            state.end_backup(id, run);
+        }
+        for (reason, triggers, expected) in [
+            (Reason::Retry, &[][..], Some(20)),
+            (Reason::Trigger, &["demo/c", "demo/b"][..], Some(20)),
+            (Reason::Trigger, &["demo/a"][..], None),
+            (Reason::Schedule, &[][..], None),
+        ] {
+            assert_eq!(state.begun(&due(reason, triggers)), expected.map(time), "{reason:?} {triggers:?}");
+        }
+        // Taken back, it is due as if for the first time.
+        for (start, ended) in [(40, None), (45, None), (50, Some(Outcome::Succeeded))] {
+            state.running.insert(id.to_owned(), Before::Backup(BackupHistory::default()));
+            state.observed.backups.entry(id.to_owned()).or_default().begin("revision", time(start));
+            match ended {
+                Some(outcome) => state.end_backup(id, Run::new(time(start), time(start + 5), outcome)),
+                None => state.take_back(id),
+            }
+            assert_eq!(state.begun(&due(Reason::Schedule, &[])), ended.is_none().then_some(time(40)));
+        }
     }
 
     #[test]

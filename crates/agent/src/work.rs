@@ -131,6 +131,7 @@ impl Job {
         let Heard { errors, notes } = heard.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // What was not read or written is told item by item.
         let errors = if ended.outcome == Outcome::Incomplete { errors } else { ended.errors };
+        let notes = notes.into_iter().chain(ended.notes).collect();
         Ended { errors, notes, ..ended }
     }
 
@@ -139,8 +140,8 @@ impl Job {
         let objects = &manifests.objects;
         let outcome = |incomplete| if incomplete { Outcome::Incomplete } else { Outcome::Succeeded };
         match task {
-            Task::Backup { planned, repository: at, if_missing, last_check } => {
-                match backup::run(&planned, &at, objects, &volumes, if_missing, &lock, &monitor) {
+            Task::Backup { planned, repository: at, earlier, last_check } => {
+                match backup::run(&planned, &at, objects, &volumes, earlier, &lock, &monitor) {
                     Err(error) => {
                         Ended::failed(id, planned.host, explained(&error, &at.location), is_interrupted(&error))
                     }
@@ -156,6 +157,7 @@ impl Job {
                             bytes: sum(|report| report.summary.total_bytes_processed),
                             bytes_added: sum(|report| report.summary.data_added_packed),
                             forgotten: done.forgotten,
+                            notes: done.notes,
                             repository: figures(&repository),
                             check: check_if_due(&repository, last_check, lock, &monitor),
                             // A program that stops leaves the rest to the next run.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use holdfast_api::names::pod as names;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::server::Server;
@@ -85,6 +85,14 @@ impl Stage {
     #[track_caller]
     pub(crate) fn until(&self, kind: &str, name: &str, what: &str, is: impl Fn(&Value) -> bool) -> Value {
         Server::get().until((&self.namespace, kind, name), what, is)
+    }
+
+    /// Writes a host's part of an object's status, as its agent left it.
+    pub(crate) fn set_status(&self, object: &Value, host: &str, status: &Value) {
+        let metadata = json!({"name": object["metadata"]["name"], "namespace": self.namespace});
+        let written =
+            json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata, "status": status});
+        Server::get().apply_status(&written.to_string(), &names::field_manager(host));
     }
 
     /// Starts the program in a pod, working for `target`.

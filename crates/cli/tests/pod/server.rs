@@ -124,6 +124,15 @@ impl Server {
         assert!(done, "{text}");
     }
 
+    /// The same of a status, as `manager`.
+    #[track_caller]
+    pub(crate) fn apply_status(&self, manifest: &str, manager: &str) {
+        let manager = format!("--field-manager={manager}");
+        let arguments = ["apply", "--server-side", "--force-conflicts", "--subresource=status", &manager, "-f", "-"];
+        let (done, text) = self.kubectl(&arguments, Some(manifest));
+        assert!(done, "{text}");
+    }
+
     /// An object, or null.
     pub(crate) fn object(&self, namespace: &str, kind: &str, name: &str) -> Value {
         let (done, text) = self.kubectl(&["get", kind, name, "-n", namespace, "-o", "json"], None);

@@ -125,6 +125,47 @@ fn a_run_whose_pod_died_has_failed_and_is_done_again() {
 }
 
 #[test]
+fn what_a_run_stored_before_its_pod_died_is_not_stored_again() {
+    let stage = Stage::new();
+    fs::write(stage.data("a"), "content").unwrap();
+    let backup = backup("db", "StatefulSet/db", "  schedule: '0 0 29 2 *'\n  retryConfig: {delay: 1s}\n");
+    stage.apply(&[workload("StatefulSet", "db"), repository(), backup, trigger("now", "db")]);
+    let mut program = stage.start("db-0", "StatefulSet/db", &WATCH);
+    let object = stage.until("backup", "db", "run", |object| count(object) == 1);
+    let first = run(&object, "statefulset.db-0", 0).clone();
+    let served =
+        stage.until("backuptrigger", "now", "served", |object| object["status"]["runs"][0]["phase"] == "Succeeded");
+    assert!(program.terminate().success(), "{}", program.text());
+    // As if it had been killed before it could tell of its end.
+    let cut_off = || {
+        let mut host = object["status"]["hosts"][0].clone();
+        let running = json!({"start": first["time"], "triggers": ["now"]});
+        let news =
+            json!({"running": running, "runs": [], "count": 0, "attempts": 1, "lastSuccess": null, "lastEnd": null});
+        host.as_object_mut().unwrap().extend(news.as_object().unwrap().clone());
+        stage.set_status(&object, "statefulset.db-0", &json!({"hosts": [host]}));
+        let mut told = served["status"]["runs"][0].clone();
+        told["phase"] = json!("Running");
+        stage.set_status(&served, "statefulset.db-0", &json!({"runs": [told]}));
+    };
+    let snapshots = || fs::read_dir(stage.repository().join("repo/snapshots")).unwrap().count();
+    for (content, expected) in [("content", 1), ("other content", 2)] {
+        if content != "content" {
+            fs::write(stage.data("a"), content).unwrap();
+        }
+        cut_off();
+        let mut again = stage.start("db-0", "StatefulSet/db", &WATCH);
+        let object = stage.until("backup", "db", "done again", |object| count(object) == 2);
+        let (second, killed) = (run(&object, "statefulset.db-0", 0), run(&object, "statefulset.db-0", 1));
+        assert_eq!((&second["phase"], &killed["phase"]), (&json!("Succeeded"), &json!("Failed")), "{object:#}");
+        let is_first = second["snapshots"] == first["snapshots"];
+        let says_so = second["notes"][0].as_str().is_some_and(|note| note.contains("nothing has changed since"));
+        assert_eq!((snapshots(), is_first, says_so), (expected, expected == 1, expected == 1), "{object:#}");
+        assert!(again.terminate().success());
+    }
+}
+
+#[test]
 fn a_run_that_is_asked_to_end_leaves_no_trace() {
     let stage = Stage::new();
     fs::File::create(stage.data("large")).unwrap().set_len(200 << 30).unwrap();

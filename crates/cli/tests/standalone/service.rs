@@ -163,6 +163,7 @@ fn killed_in_the_middle_it_goes_on_at_the_next_start() {
     let mut service = machine.start();
     wait_for_lock(&machine);
     service.kill();
+    let killed = machine.read("m/.holdfast/state.json");
     std::fs::remove_file(machine.path("m/data/large")).unwrap();
     // Nothing runs now, whatever was written down.
     machine.run(&["status", "m"]).succeeded().says(&["Backup default/web", "never"]);
@@ -182,6 +183,22 @@ fn killed_in_the_middle_it_goes_on_at_the_next_start() {
     let restic = machine.restic("m/repo");
     restic.check();
     assert_eq!(restic.snapshots().len(), 1);
+    // Had the first run been killed when its snapshot was stored already, that would be the one, until something changes.
+    for (content, expected) in [("text", 1), ("other text", 2)] {
+        machine.write("m/.holdfast/state.json", &killed);
+        if content != "text" {
+            machine.write("m/data/file", content);
+        }
+        let mut service = machine.start();
+        let run = service.wait_for_end("Backup default/web");
+        assert_eq!(run["outcome"], "Succeeded");
+        service.stops();
+        let snapshots = restic.snapshots();
+        let says_so = run["notes"].to_string().contains("nothing has changed since");
+        assert_eq!((snapshots.len(), says_so), (expected, expected == 1), "{run}");
+        let told = run["snapshots"][0].as_str().unwrap();
+        assert!(snapshots.iter().any(|snapshot| snapshot["id"].as_str().unwrap().starts_with(told)), "{run}");
+    }
 }
 
 #[test]
