@@ -96,6 +96,8 @@ spec:
   paused: true
   repository: {{name: store}}
   targetRef: {{apiVersion: v1, kind: PersistentVolumeClaim, name: data}}
+  podAttributes: {{nodeSelector: {{kubernetes.io/hostname: node-2}}}}
+  containerAttributes: {{resources: {{limits: {{memory: 128Mi}}}}}}
   retentionPolicy: {{keepLast: 1, prune: true}}
 "
         ))
@@ -105,6 +107,12 @@ spec:
             t.condition(&format!("BackupTrigger/{name}"), "Complete").await;
         }
         t.condition("Backup/claim", "BackedUp").await;
+        let pods = t.list("Pod", "app.kubernetes.io/component=backup").await;
+        assert_eq!(pods.len(), 2, "{pods:#?}");
+        for pod in pods {
+            let limits = &pod["spec"]["containers"][0]["resources"]["limits"];
+            assert_eq!((&pod["spec"]["nodeName"], &limits["memory"]), (&json!("node-2"), &json!("128Mi")), "{pod:#}");
+        }
         // The policy held: of two one is left.
         assert_eq!(t.hosts(store).await, ["data"]);
         let repository = t.repository(store);
