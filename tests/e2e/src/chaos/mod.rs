@@ -8,7 +8,6 @@ mod outage;
 mod recovery;
 mod rivals;
 mod volumes;
-mod workload;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
