@@ -10,7 +10,7 @@ use holdfast_repository::backup::{BackupOptions, BackupReport, Parent, backup};
 use holdfast_repository::format::snapshot::{SnapshotFilter, TagList};
 use holdfast_repository::pattern::{Case, PatternList};
 use holdfast_repository::snapshots::{SavedSnapshot, Snapshots};
-use holdfast_repository::{Compression, Id, LockOptions, Monitor, OpenOptions, Repository};
+use holdfast_repository::{Compression, Id, LockOptions, Monitor, OpenOptions, Repository, memory};
 use holdfast_sources::{Excludes, FileTree, FileTreeError, FileTreeOptions, Root, TagFile};
 use jiff::Timestamp;
 
@@ -105,6 +105,7 @@ pub fn run(
             WantedCompression::Off => Compression::Off,
             WantedCompression::Max => Compression::Max,
         },
+        pack_bytes: memory::pack_bytes(),
         ..OpenOptions::default()
     };
     // Directories first: what cannot be read needs no repository.

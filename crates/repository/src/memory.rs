@@ -1,4 +1,4 @@
-//! What the allocator keeps of memory that was freed: as little as it can be told to.
+//! How much memory there is, and what the allocator keeps of what was freed: as little as it can be told to.
 //!
 //! The engine's buffers are of some hundred KiB to some MiB. glibc takes them from the system at first, but as soon as
 //! one was freed it keeps such sizes for reuse, where the next one, a bit larger, does not fit: a backup would come
@@ -33,5 +33,40 @@ pub fn give_back() {
     // SAFETY: only gives back pages that hold nothing, under the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
+    }
+}
+
+/// How large packs are to be where memory is short. Four are held at once: as large as usual, they would take half of the
+/// 128 MiB that a sidecar often has, and leave too little for the index of a million files.
+pub fn pack_bytes() -> usize {
+    pack_bytes_within(limit())
+}
+
+const MIB: usize = 1 << 20;
+
+fn pack_bytes_within(limit: Option<u64>) -> usize {
+    let share = limit.map_or(usize::MAX, |limit| usize::try_from(limit / 32).unwrap_or(usize::MAX));
+    share.clamp(4 * MIB, 16 * MIB)
+}
+
+/// What this container may take, if it has a limit: by control groups of version 2, or of version 1, which writes a number
+/// beyond all memory for none.
+fn limit() -> Option<u64> {
+    ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .into_iter()
+        .find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packs_are_a_small_part_of_little_memory_and_of_the_usual_size_elsewhere() {
+        for (limit, expected) in [(64, 4), (128, 4), (256, 8), (512, 16), (4_096, 16)] {
+            assert_eq!(pack_bytes_within(Some(limit << 20)), expected * MIB, "{limit} MiB");
+        }
+        let unlimited_by_version_1 = Some(9_223_372_036_854_771_712);
+        assert_eq!([pack_bytes_within(None), pack_bytes_within(unlimited_by_version_1)], [16 * MIB; 2]);
     }
 }
