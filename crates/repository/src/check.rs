@@ -94,6 +94,8 @@ impl CheckReport {
 
 /// Checks a repository. What is wrong with it is in the report; an error is that the check could not be made.
 pub fn check(repository: &Arc<Repository>, options: &CheckOptions, monitor: &Monitor) -> Result<CheckReport> {
+    // It reads the indexes for itself: two of a large repository are more memory than a small container has.
+    repository.refresh_index();
     let lock = options.lock.as_ref();
     let lock = lock.map(|lock| Lock::acquire(repository, LockMode::Shared, lock, monitor)).transpose()?;
     let check = Check {

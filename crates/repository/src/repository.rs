@@ -109,7 +109,6 @@ impl Drop for Repository {
     /// A program that has done its work with a repository, and waits for more, does not keep the memory for it.
     fn drop(&mut self) {
         self.refresh_index();
-        crate::memory::give_back();
     }
 }
 
@@ -304,9 +303,14 @@ impl Repository {
         Ok(index)
     }
 
-    /// Forgets the loaded index, so that the next use sees what others have stored since.
+    /// Forgets the loaded index, so that the next use sees what others have stored since. Its memory goes back: the next
+    /// one is read by other threads, which would not find room in what these leave.
     pub fn refresh_index(&self) {
-        *self.index.write().unwrap_or_else(PoisonError::into_inner) = None;
+        let loaded = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
+        if loaded.is_some() {
+            drop(loaded);
+            crate::memory::give_back();
+        }
     }
 
     fn load_index(&self) -> Result<Index> {
