@@ -5,9 +5,16 @@ use crate::harness::{Moment, test};
 #[test]
 fn a_gate_holds_everything_at_one_request() {
     test(async |t| {
-        t.object_store().await;
+        let store = t.object_store().await;
+        t.restic(&t.repository(store), "version").await;
         let gate = t.gate("front", 9000, t.object_store_address().await).await;
         let url = t.repository("http://front:9000");
+        // restic does not wait for a node to learn of a new Service.
+        t.until("the new Service leads somewhere", async || {
+            let config = t.exec("restic", &["restic", "--no-cache", "-r", &url, "cat", "config"]).await;
+            if config.stderr.contains("dial tcp") { Err(config.stderr) } else { Ok(()) }
+        })
+        .await;
         t.restic(&url, "init").await;
         let requests = gate.take();
         let is = |request: &String, method: &str, folder: &str| request.starts_with(method) && request.contains(folder);
