@@ -78,7 +78,7 @@ impl Cache {
     /// Forgets an object that is gone.
     pub(crate) fn remove(&self, kind: &'static str, object: &Value) {
         let (namespace, name) = (text(object, "/metadata/namespace"), name(object));
-        self.with(|known| {
+        let is_demand = self.with(|known| {
             if let Some(objects) = known.namespaces.get_mut(namespace) {
                 objects.remove(&(kind, name.to_owned()));
                 if objects.is_empty() {
@@ -86,15 +86,17 @@ impl Cache {
                 }
             }
             known.mark(kind, namespace, name);
-            known.demand(kind, namespace, name, None);
+            known.demand(kind, namespace, name, None)
         });
         self.changed.notify_one();
-        self.demanded.notify_one();
+        if is_demand {
+            self.demanded.notify_one();
+        }
     }
 
     /// Forgets every object of a kind but these, by namespace and name: what was listed is all there is.
     pub(crate) fn keep_only(&self, kind: &'static str, listed: &BTreeSet<(String, String)>) {
-        self.with(|known| {
+        let is_demand = self.with(|known| {
             let mut gone = Vec::new();
             for (namespace, objects) in &mut known.namespaces {
                 objects.retain(|(other, name), _| {
@@ -105,13 +107,17 @@ impl Cache {
                     stays
                 });
             }
+            let mut is_demand = false;
             for (namespace, name) in &gone {
                 known.mark(kind, namespace, name);
-                known.demand(kind, namespace, name, None);
+                is_demand |= known.demand(kind, namespace, name, None);
             }
+            is_demand
         });
         self.changed.notify_one();
-        self.demanded.notify_one();
+        if is_demand {
+            self.demanded.notify_one();
+        }
     }
 
     /// Has a namespace decided on once more.
