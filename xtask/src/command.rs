@@ -75,9 +75,21 @@ pub(crate) fn find(program: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).chain(usual).map(|folder| folder.join(program)).find(|file| file.is_file())
 }
 
-/// The cargo that runs this program, or the one on PATH when started by hand.
+/// The cargo that runs this program, or the one on PATH when started by hand. What it told this program of its package
+/// is not passed on: build scripts look at such variables, and with others than before they, and all that stands on
+/// them, are built again.
 pub(crate) fn cargo() -> Command {
-    Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os() {
+        if is_of_a_package(&name.to_string_lossy()) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
+fn is_of_a_package(variable: &str) -> bool {
+    variable.starts_with("CARGO_PKG_") || variable.starts_with("CARGO_MANIFEST_") || variable == "OUT_DIR"
 }
 
 #[cfg(test)]
@@ -88,6 +100,17 @@ mod tests {
     fn failure_names_the_command_its_code_and_what_it_said() {
         let error = output(Command::new("sh").args(["-c", "echo broken >&2; exit 3"])).unwrap_err().to_string();
         assert!(error.contains("sh -c") && error.contains("exit status: 3") && error.ends_with("broken"), "{error}");
+    }
+
+    /// cargo sets such variables for tests, too.
+    #[test]
+    fn cargo_is_not_told_of_the_package_of_this_program() {
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some() && std::env::var_os("CARGO_PKG_NAME").is_some());
+        let cargo = cargo();
+        for name in ["CARGO_MANIFEST_DIR", "CARGO_PKG_NAME", "CARGO_PKG_VERSION_MAJOR"] {
+            assert!(cargo.get_envs().any(|set| set == (name.as_ref(), None)), "{name}");
+        }
+        assert!(!is_of_a_package("CARGO_TARGET_DIR") && !is_of_a_package("CARGO_HOME"));
     }
 
     #[test]
