@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::action::{Action, Decision};
+use crate::action::Action;
 use crate::world::text;
 
 /// How long one that was admitted is waited for: its pod may be gone.
@@ -20,6 +20,8 @@ const BEGINS_WITHIN: SignedDuration = SignedDuration::from_mins(2);
 
 /// Namespace, kind and name of a Backup or Restic.
 pub(crate) type Key = (String, &'static str, String);
+/// The hosts that were admitted: since when they waited, and when it was.
+pub(crate) type Admitted = BTreeMap<String, (Timestamp, Timestamp)>;
 /// Namespace and name of a Repository.
 pub(crate) type RepositoryKey = (String, String);
 
@@ -44,8 +46,7 @@ pub(crate) struct Demand {
     repository: Option<RepositoryKey>,
     running: BTreeSet<String>,
     waiting: BTreeMap<String, Timestamp>,
-    /// Who was admitted: since when they waited, and when it was.
-    pub(crate) admitted: BTreeMap<String, (Timestamp, Timestamp)>,
+    pub(crate) admitted: Admitted,
 }
 
 impl Demand {
@@ -72,15 +73,24 @@ impl Demand {
     }
 }
 
+/// Whose turn it is.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Turns {
+    /// Who is admitted from now on, where that is another than before, and how it is told.
+    pub(crate) answers: Vec<(Key, Admitted, Action)>,
+    /// When to decide again if nothing changes until then.
+    pub(crate) again: Option<Timestamp>,
+}
+
 /// Who is admitted, by the demands of the whole cluster.
-pub(crate) fn admit(demands: &BTreeMap<Key, Demand>, limits: &Limits, now: Timestamp) -> Decision {
-    let mut decision = Decision::default();
+pub(crate) fn admit(demands: &BTreeMap<Key, Demand>, limits: &Limits, now: Timestamp) -> Turns {
+    let mut turns = Turns::default();
     let mut going_on = GoingOn { limits, all: 0, of_repository: BTreeMap::new() };
-    let mut admitted: BTreeMap<&Key, BTreeMap<String, (Timestamp, Timestamp)>> = BTreeMap::new();
+    let mut admitted: BTreeMap<&Key, Admitted> = BTreeMap::new();
     let mut candidates: Vec<(Timestamp, &Key, &String)> = Vec::new();
     for (key, demand) in demands {
         let waits = |host: &String, since: Timestamp| demand.waiting.get(host) == Some(&since);
-        let kept: BTreeMap<String, (Timestamp, Timestamp)> = demand
+        let kept: Admitted = demand
             .admitted
             .iter()
             .filter(|(host, (since, _))| waits(host, *since))
@@ -91,7 +101,7 @@ pub(crate) fn admit(demands: &BTreeMap<Key, Demand>, limits: &Limits, now: Times
             let end = at.checked_add(BEGINS_WITHIN).unwrap_or(Timestamp::MAX);
             if now < end {
                 going_on.add(demand);
-                decision.again_at(end);
+                turns.again = Some(turns.again.map_or(end, |again| again.min(end)));
             }
         }
         let asks = demand.waiting.iter().filter(|(host, _)| !kept.contains_key(*host));
@@ -109,10 +119,12 @@ pub(crate) fn admit(demands: &BTreeMap<Key, Demand>, limits: &Limits, now: Times
         }
     }
     for (key, admitted) in admitted {
-        let changed = demands.get(key).filter(|demand| demand.admitted != admitted);
-        decision.actions.extend(changed.map(|demand| answer(key, demand, &admitted)));
+        if let Some(demand) = demands.get(key).filter(|demand| demand.admitted != admitted) {
+            let action = answer(key, demand, &admitted);
+            turns.answers.push((key.clone(), admitted, action));
+        }
     }
-    decision
+    turns
 }
 
 struct GoingOn<'a> {
@@ -138,7 +150,7 @@ impl<'a> GoingOn<'a> {
     }
 }
 
-fn answer(key: &Key, demand: &Demand, admitted: &BTreeMap<String, (Timestamp, Timestamp)>) -> Action {
+fn answer(key: &Key, demand: &Demand, admitted: &Admitted) -> Action {
     let (namespace, kind, name) = key;
     let admissions: BTreeMap<&String, Admission> = admitted
         .iter()
@@ -194,11 +206,12 @@ mod tests {
     }
 
     /// The names of those that are answered, and how many hosts each answer admits.
-    fn answered(decision: &Decision) -> Vec<(String, usize)> {
-        let answers = decision.actions.iter().map(|action| {
+    fn answered(turns: &Turns) -> Vec<(String, usize)> {
+        let answers = turns.answers.iter().map(|(key, admitted, action)| {
             let Action::Apply { object, .. } = action else { panic!("{action:?}") };
-            let admitted = object["status"]["admitted"].as_object().unwrap().len();
-            (object["metadata"]["name"].as_str().unwrap().to_owned(), admitted)
+            assert_eq!(object["status"]["admitted"].as_object().unwrap().len(), admitted.len());
+            assert_eq!(object["metadata"]["name"], key.2);
+            (key.2.clone(), admitted.len())
         });
         answers.collect()
     }
@@ -223,10 +236,10 @@ mod tests {
         let admission = json!({"h": {"waitingSince": time(20), "time": time(30)}});
         let slow = backup("a", "x", json!([{"host": "h", "waitingSince": time(20)}]), admission.clone());
         let demands = BTreeMap::from([slow, waiting("b", "x", 25)]);
-        let decision = admit(&demands, &limits(Some(1), &[]), at(40));
-        assert_eq!((answered(&decision), decision.again), (vec![], Some(at(150))));
-        let decision = admit(&demands, &limits(Some(1), &[]), at(150));
-        assert_eq!((answered(&decision), decision.again), (vec![("b".to_owned(), 1)], None));
+        let turns = admit(&demands, &limits(Some(1), &[]), at(40));
+        assert_eq!((answered(&turns), turns.again), (vec![], Some(at(150))));
+        let turns = admit(&demands, &limits(Some(1), &[]), at(150));
+        assert_eq!((answered(&turns), turns.again), (vec![("b".to_owned(), 1)], None));
         // It has begun: the answer goes, the run counts.
         let begun = backup("a", "x", json!([{"host": "h", "running": {"start": time(31)}}]), admission);
         let demands = BTreeMap::from([begun, waiting("b", "x", 25)]);
@@ -238,8 +251,8 @@ mod tests {
         let hosts = json!([{"host": "a", "waitingSince": time(20)}, {"host": "b", "waitingSince": time(20)}]);
         let both = backup("all", "x", hosts, json!({"gone": {"waitingSince": time(1), "time": time(2)}}));
         let demands = BTreeMap::from([both]);
-        let decision = admit(&demands, &limits(None, &[("x", 1)]), at(40));
-        let Action::Apply { object, manager, .. } = &decision.actions[0] else { panic!("{decision:?}") };
+        let turns = admit(&demands, &limits(None, &[("x", 1)]), at(40));
+        let (_, _, Action::Apply { object, manager, .. }) = &turns.answers[0] else { panic!("{turns:?}") };
         assert_eq!(manager, "holdfast-admission");
         assert_eq!(object["status"], json!({"admitted": {"a": {"waitingSince": time(20), "time": time(40)}}}));
     }

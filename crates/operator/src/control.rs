@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use jiff::Timestamp;
-use kube::Client;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,7 +17,7 @@ use tokio::time::Instant;
 use crate::action::{Action, Decision};
 use crate::cache::Cache;
 use crate::decide::{decide, decide_cluster};
-use crate::execute::{describe, execute};
+use crate::execute::Executor;
 use crate::metrics::Metrics;
 use crate::notice::{Notice, Tell};
 use crate::settings::Settings;
@@ -37,13 +36,12 @@ const STEPS_AT_ONCE: usize = 4;
 
 /// Everything the loop works with.
 pub(crate) struct Control {
-    pub(crate) client: Client,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) executor: Arc<Executor>,
     pub(crate) settings: Settings,
     /// One decision at a time: its memory is that of all objects of a namespace.
     pub(crate) deciding: Semaphore,
-    /// What each write takes a permit of, and how many there are.
-    pub(crate) permits: Arc<Semaphore>,
+    /// How many writes are begun at once.
     pub(crate) concurrent: usize,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tell: Tell,
@@ -182,27 +180,16 @@ impl Control {
     /// Carries out actions, some at once.
     async fn carry_out_stage(&self, actions: Vec<Action>, memory: &mut Memory) -> bool {
         let mut all = true;
-        let attempts = actions.into_iter().map(|action| async move {
-            let (fingerprint, what, kind) = (fingerprint(&action), describe(&action), action.kind());
-            let _permit = self.permits.acquire().await;
-            (fingerprint, what, kind, execute(&self.client, action).await)
-        });
+        let attempts = actions
+            .into_iter()
+            .map(|action| async move { (fingerprint(&action), self.executor.carry_out(action).await) });
         let mut attempts = stream::iter(attempts).buffered(self.concurrent);
-        while let Some((fingerprint, what, kind, outcome)) = attempts.next().await {
-            self.metrics.wrote(kind, outcome.is_ok());
-            match outcome {
-                Ok(()) => {
-                    let (first, most) = REPEAT;
-                    let pause = memory.done.get(&fingerprint).map_or(first, |(_, pause)| (*pause * 2).min(most));
-                    memory.done.insert(fingerprint, (Instant::now() + pause, pause));
-                    (self.tell)(Notice::Done(what));
-                }
-                Err(error) => {
-                    all = false;
-                    if !error.is_quiet() {
-                        (self.tell)(Notice::Trouble(format!("cannot {error}")));
-                    }
-                }
+        while let Some((fingerprint, is_done)) = attempts.next().await {
+            all &= is_done;
+            if is_done {
+                let (first, most) = REPEAT;
+                let pause = memory.done.get(&fingerprint).map_or(first, |(_, pause)| (*pause * 2).min(most));
+                memory.done.insert(fingerprint, (Instant::now() + pause, pause));
             }
         }
         all

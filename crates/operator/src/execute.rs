@@ -1,5 +1,6 @@
-//! Carries out one action at the API server.
+//! Carries out actions at the API server.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -9,8 +10,11 @@ use kube::api::{DeleteParams, EvictParams, Patch, PatchParams, PostParams, Preco
 use kube::core::DynamicObject;
 use kube::{Api, Client, Error};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::action::Action;
+use crate::metrics::Metrics;
+use crate::notice::{Notice, Tell};
 use crate::resources::Resource;
 use crate::watch::chain;
 use crate::world::{name, text};
@@ -54,7 +58,7 @@ pub(crate) enum ExecuteError {
 
 impl ExecuteError {
     /// Whether it is to be expected, and not worth a line.
-    pub(crate) fn is_quiet(&self) -> bool {
+    fn is_quiet(&self) -> bool {
         matches!(self, Self::Changed(_))
     }
 }
@@ -67,8 +71,34 @@ pub(crate) fn told(error: &Error) -> String {
     }
 }
 
+/// What carries actions out: a bounded number at once, counted, and told of.
+pub(crate) struct Executor {
+    pub(crate) client: Client,
+    /// What each write takes a permit of.
+    pub(crate) permits: Semaphore,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) tell: Tell,
+}
+
+impl Executor {
+    /// Whether the server took it.
+    pub(crate) async fn carry_out(&self, action: Action) -> bool {
+        let (what, kind) = (describe(&action), action.kind());
+        let permit = self.permits.acquire().await;
+        let outcome = execute(&self.client, action).await;
+        drop(permit);
+        self.metrics.wrote(kind, outcome.is_ok());
+        match &outcome {
+            Ok(()) => (self.tell)(Notice::Done(what)),
+            Err(error) if error.is_quiet() => {}
+            Err(error) => (self.tell)(Notice::Trouble(format!("cannot {error}"))),
+        }
+        outcome.is_ok()
+    }
+}
+
 /// Carries it out. That an object is gone already, or there already, is as good as done.
-pub(crate) async fn execute(client: &Client, action: Action) -> Result<(), ExecuteError> {
+async fn execute(client: &Client, action: Action) -> Result<(), ExecuteError> {
     let what = describe(&action);
     match tokio::time::timeout(WITHIN, attempt(client, action, &what)).await {
         Ok(outcome) => outcome,
@@ -167,7 +197,7 @@ fn is(error: &Error, code: StatusCode) -> bool {
 }
 
 /// What an action does, for a log: `apply Deployment demo/web: it is protected`.
-pub(crate) fn describe(action: &Action) -> String {
+fn describe(action: &Action) -> String {
     let of = |object: &Value| {
         let (kind, namespace, name) = (text(object, "/kind"), text(object, "/metadata/namespace"), name(object));
         if namespace.is_empty() { format!("{kind} {name}") } else { format!("{kind} {namespace}/{name}") }

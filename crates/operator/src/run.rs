@@ -11,6 +11,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::admit::Admitter;
 use crate::cache::Cache;
 use crate::control::Control;
+use crate::execute::Executor;
 use crate::install;
 use crate::leader::Candidate;
 use crate::metrics::Metrics;
@@ -145,22 +146,21 @@ async fn operate(
         // Lists come as they are at the server; what is kept of them is a small part.
         (options.give_back)();
         ready.send_replace(true);
-        let permits = Arc::new(Semaphore::new(options.concurrent_writes.max(1)));
-        let admitter = Admitter {
+        let concurrent = options.concurrent_writes.max(1);
+        let executor = Arc::new(Executor {
             client: client.clone(),
-            cache: Arc::clone(cache),
-            runs_max: options.settings.runs_max,
-            permits: Arc::clone(&permits),
+            permits: Semaphore::new(concurrent),
             metrics: Arc::clone(metrics),
             tell: Arc::clone(tell),
-        };
+        });
+        let admitter =
+            Admitter { cache: Arc::clone(cache), executor: Arc::clone(&executor), runs_max: options.settings.runs_max };
         let control = Control {
-            client: client.clone(),
             cache: Arc::clone(cache),
+            executor,
             settings: options.settings.clone(),
-            permits,
             deciding: Semaphore::new(1),
-            concurrent: options.concurrent_writes.max(1),
+            concurrent,
             metrics: Arc::clone(metrics),
             tell: Arc::clone(tell),
         };
