@@ -1,11 +1,11 @@
-//! What happens to a workload while it is backed up: it grows and shrinks, rolls out, loses its node, is deleted. The
+//! What happens to a workload while it is backed up: it grows and shrinks, rolls out, is deleted. The
 //! status tells the truth each time, and the repository stays whole.
 
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{DB, Flow, Test, Value, WEB, WRITE, is, is_true, test, test_alone};
+use crate::harness::{DB, Flow, Test, Value, WEB, WRITE, is, is_true, test};
 
 /// The status of the one host of a Backup.
 fn host(backup: &Value) -> &Value {
@@ -13,12 +13,12 @@ fn host(backup: &Value) -> &Value {
 }
 
 /// Waits until the run of a Backup that goes on is told.
-async fn is_running(t: &Test, backup: &str) {
+pub(crate) async fn is_running(t: &Test, backup: &str) {
     t.wait(backup, "told to be running", |backup| host(backup)["running"].is_object()).await;
 }
 
 /// Waits until the run whose pod died is told as failed, and returns why; `from` is when the pod died.
-async fn is_told_dead(t: &Test, backup: &str, from: Instant) -> String {
+pub(crate) async fn is_told_dead(t: &Test, backup: &str, from: Instant) -> String {
     let backup = t
         .wait(backup, "told as failed", |backup| {
             host(backup)["running"].is_null() && backup["status"]["history"][0]["phase"] == "Failed"
@@ -132,53 +132,6 @@ fn a_workload_deleted_in_the_middle_of_a_backup_is_told() {
         t.trigger("after", "web").await;
         t.condition("BackupTrigger/after", "Complete").await;
         assert_eq!(t.hosts(store).await, ["web", "web"]);
-        t.restic(&t.repository(store), "--no-lock check --read-data").await;
-    });
-}
-
-#[test]
-fn a_node_lost_in_the_middle_of_a_backup_is_told() {
-    test_alone(async |t, alone| {
-        // A node without the operator, which is not meant to be lost here.
-        let operator = t.operator().await;
-        let pods = operator.list("Pod", "app.kubernetes.io/component=operator").await;
-        let node = if pods.iter().any(|pod| pod["spec"]["nodeName"] == "node-2") { "node-1" } else { "node-2" };
-        let store = t.object_store().await;
-        let proxy = t.proxy("front", 9000, t.object_store_address().await).await;
-        t.apply(DB).await;
-        // It stays on that node, and leaves it at once when it is lost.
-        let left = ["unreachable", "not-ready"].map(|taint| {
-            json!({"key": format!("node.kubernetes.io/{taint}"), "operator": "Exists", "effect": "NoExecute",
-                "tolerationSeconds": 1})
-        });
-        let pod = json!({"nodeSelector": {"kubernetes.io/hostname": node}, "tolerations": left,
-            "terminationGracePeriodSeconds": 1});
-        t.patch("StatefulSet/db", &json!({"spec": {"template": {"spec": pod}}})).await;
-        t.protect("http://front:9000", "db", "StatefulSet", "db").await;
-        t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
-        t.trigger("before", "db").await;
-        t.condition("BackupTrigger/before", "Complete").await;
-
-        t.sh("db-0", "head -c 20000000 /dev/urandom > /source/data/more").await;
-        proxy.set(Flow::Slow(Duration::from_millis(300)));
-        t.trigger("during", "db").await;
-        is_running(t, "Backup/db").await;
-        let uid = t.get("Pod/db-0").await["metadata"]["uid"].clone();
-        let cut = alone.cut(node);
-        t.wait("Pod/db-0", "to go", |pod| pod["metadata"]["deletionTimestamp"].is_string()).await;
-        let gone = Instant::now();
-        let why = is_told_dead(t, "Backup/db", gone).await;
-        assert!(why.contains("its node does not answer"), "{why}");
-        assert!(gone.elapsed() < Duration::from_secs(60), "it took {:?}", gone.elapsed());
-
-        drop(cut);
-        proxy.set(Flow::Open);
-        t.wait("Pod/db-0", "another one, ready", |pod| pod["metadata"]["uid"] != uid && is_true(pod, "Ready")).await;
-        t.trigger("after", "db").await;
-        t.condition("BackupTrigger/after", "Complete").await;
-        t.condition("Backup/db", "BackedUp").await;
-        let dump = "--no-lock dump latest /source/data/name";
-        assert_eq!(t.restic(&t.repository(store), dump).await, "db-0\n");
         t.restic(&t.repository(store), "--no-lock check --read-data").await;
     });
 }

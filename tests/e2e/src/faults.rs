@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::harness::{Flow, container_status, is_true, test, test_alone};
+use crate::harness::{Flow, container_status, test};
 
 #[test]
 fn a_killed_process_restarts_its_container() {
@@ -114,39 +114,5 @@ fn storage_refuses_fails_and_recovers() {
         assert_ne!(shot["status"]["readyToUse"], json!(true));
         drop(refusing);
         t.wait("VolumeSnapshot/shot", "ready to use", |shot| shot["status"]["readyToUse"] == true).await;
-    });
-}
-
-#[test]
-fn pods_go_on_while_the_api_server_is_down_and_after_a_kubelet_restarts() {
-    test_alone(async |t, alone| {
-        t.apply(
-            "{apiVersion: v1, kind: Pod, metadata: {name: counter}, spec: {nodeName: node-1,
-              terminationGracePeriodSeconds: 0, containers: [{name: app, image: $BUSYBOX,
-              command: [sh, -c, 'while :; do date +%s; sleep 1; done']}]}}",
-        )
-        .await;
-        t.wait("Pod/counter", "running", |pod| pod["status"]["phase"] == "Running").await;
-        let stopped = alone.stop("apiserver");
-        let start = Instant::now();
-        tokio::time::sleep(Duration::from_secs(3)).await;
-        assert!(t.try_apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: refused}}").await.is_err());
-        let down = start.elapsed().as_secs() as usize;
-        drop(stopped);
-        alone.restart("kubelet-1");
-        let counted = t.until("the log can be read", async || t.try_log("counter", "app").await).await.lines().count();
-        assert!(counted >= down, "{counted} lines in {down} s");
-        let pod = t.wait("Pod/counter", "running", |pod| pod["status"]["phase"] == "Running").await;
-        assert_eq!(container_status(&pod, "app")["restartCount"], json!(0));
-    });
-}
-
-#[test]
-fn a_node_that_is_cut_off_is_not_ready_and_comes_back() {
-    test_alone(async |t, alone| {
-        let cut = alone.cut("node-2");
-        t.wait("Node/node-2", "not ready", |node| !is_true(node, "Ready")).await;
-        drop(cut);
-        t.condition("Node/node-2", "Ready").await;
     });
 }

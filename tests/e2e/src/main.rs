@@ -1,7 +1,8 @@
 //! Holdfast on a real Kubernetes. Run by `cargo xtask test e2e`, inside the namespaces of a cluster that it starts.
 //!
 //! Every test has a Kubernetes namespace of its own and runs beside the others; what disturbs everybody (a restart of
-//! the API server, a node that is cut off) waits until it is alone. Nothing here sleeps to wait and nothing is skipped.
+//! the API server, a node that is cut off) has a cluster for itself, see [`alone`]. Nothing here sleeps to wait and
+//! nothing is skipped.
 
 #![expect(
     clippy::unwrap_used,
@@ -11,13 +12,13 @@
     reason = "a test fails by panicking and says why on its output"
 )]
 
+mod alone;
 mod changes;
 mod chaos;
 mod clock;
 mod defaults;
 mod faults;
 mod harness;
-mod install;
 mod kinds;
 mod limits;
 mod operator;

@@ -2,17 +2,17 @@
 
 use serde_json::json;
 
-use crate::harness::{Flow, Value, container_status, is_true, test, test_alone};
+use crate::harness::{Flow, Value, container_status, is_true, test};
 
 /// The pod template of a busybox that runs a script; `more` goes into its container.
-fn busybox(script: &str, more: &Value) -> Value {
+pub(crate) fn busybox(script: &str, more: &Value) -> Value {
     let mut container = json!({"name": "app", "image": "$BUSYBOX", "command": ["sh", "-c", script],
         "terminationMessagePolicy": "FallbackToLogsOnError"});
     container.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
     json!({"terminationGracePeriodSeconds": 0, "containers": [container]})
 }
 
-fn workload(kind: &str, name: &str, pod: &Value, more: &Value) -> String {
+pub(crate) fn workload(kind: &str, name: &str, pod: &Value, more: &Value) -> String {
     let mut spec = json!({"selector": {"matchLabels": {"app": name}},
         "template": {"metadata": {"labels": {"app": name}}, "spec": pod}});
     spec.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
@@ -190,33 +190,6 @@ fn helm_installs_a_chart() {
         t.helm(&["uninstall", "first"]).await;
         t.gone("ConfigMap/first").await;
         std::fs::remove_dir_all(chart).unwrap();
-    });
-}
-
-#[test]
-fn all_goes_on_after_the_api_server_and_its_store_restart() {
-    test_alone(async |t, alone| {
-        t.apply(&workload("Deployment", "web", &busybox("exec sleep 3600", &json!({})), &json!({"replicas": 2}))).await;
-        t.wait("Deployment/web", "two pods ready", |web| web["status"]["readyReplicas"] == 2).await;
-        let before = t.list("Pod", "app=web").await;
-        let watched = t.wait("ConfigMap/late", "made after the restarts", |map| !map.is_null());
-        let restarts = async {
-            for component in ["apiserver", "etcd"] {
-                alone.restart(component);
-            }
-            t.apply("{apiVersion: v1, kind: ConfigMap, metadata: {name: late}}").await;
-        };
-        // A watch that was open before sees what comes after.
-        futures_util::future::join(watched, restarts).await;
-        let containers = |pods: &[Value]| -> Vec<Value> {
-            pods.iter().map(|pod| container_status(pod, "app")["containerID"].clone()).collect()
-        };
-        assert_eq!(containers(&t.list("Pod", "app=web").await), containers(&before));
-        t.delete(&format!("Pod/{}", before[0]["metadata"]["name"].as_str().unwrap())).await;
-        t.wait_all("Pod", "app=web", "a new pod ready beside the old one", |pods| {
-            pods.len() == 2 && pods.iter().all(ready) && containers(pods) != containers(&before)
-        })
-        .await;
     });
 }
 

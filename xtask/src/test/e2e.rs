@@ -1,8 +1,8 @@
-//! The stage on a real Kubernetes: builds the tests and the images they use, starts a cluster of its own, runs the tests
-//! inside it and takes it down, whatever happened.
+//! The stage on a real Kubernetes: builds the tests and the images they use, starts clusters of its own, runs the tests
+//! inside them and takes them down, whatever happened. Tests wait most of the time: those that share a cluster run beside
+//! each other, and at the same time those that disturb everybody run one by one in another cluster.
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -15,20 +15,21 @@ use super::runner::{self, Summary};
 use super::workspace;
 use crate::command::{self, cargo};
 
-/// The cluster's name: it does not meet the one that a person works with.
-const CLUSTER: &str = "e2e";
-
 /// What test workloads run, and what is tested.
 const IMAGES: [&str; 6] = ["pause", "busybox", "object-store", "google", "restic", "holdfast"];
 
-/// Tests wait most of the time, so more of them run at once than there are processors.
-const THREADS: &str = "8";
+/// Some of the tests, and the cluster they have; its name does not meet that of one a person works with.
+struct Group {
+    cluster: &'static str,
+    threads: &'static str,
+    tests: Vec<String>,
+}
 
 #[derive(clap::Args, Default)]
 pub(crate) struct Arguments {
     /// Only tests whose names hold one of these
     filters: Vec<String>,
-    /// Leave the cluster up, and in it the namespaces of tests that failed; the next run uses it again
+    /// Leave the clusters up, and in them the namespaces of tests that failed; the next run uses them again
     #[arg(long)]
     keep: bool,
     /// More arguments of the test program, such as `--nocapture`
@@ -37,42 +38,90 @@ pub(crate) struct Arguments {
 }
 
 /// The whole stage.
-pub(super) fn run(arguments: &Arguments, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
-    // An interrupt ends the tests, which are in the same process group; the cluster is still to be taken down.
+pub(super) fn run(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
+    // An interrupt ends the tests, which are in the same process group; the clusters are still to be taken down.
     for signal in [libc::SIGINT, libc::SIGTERM] {
         signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false))).context("cannot catch interrupts")?;
     }
     let program = build()?;
-    let result = start().and_then(|()| test(&program, arguments, echo, summary));
-    if arguments.keep {
-        eprintln!("the cluster stays up: cargo xtask cluster exec --name {CLUSTER}, and down to end it");
-        return result;
-    }
-    let down = command::run(cluster("down").args(["--name", CLUSTER]));
-    result.and(down)
-}
-
-/// A cluster with the images as they are now. It may be up since an earlier run.
-fn start() -> Result<()> {
-    let kept = command::output(cluster("status").args(["--name", CLUSTER])).is_ok();
+    let groups = groups(&chosen(&program, arguments)?);
     command::run(xtask().args(["image", "--debug"]).args(IMAGES))?;
-    command::run(cluster("up").args(["--name", CLUSTER]))?;
-    if kept {
-        command::run(cluster("image").args(["--name", CLUSTER, "--debug"]).args(IMAGES))?;
+    let ended: Vec<_> = std::thread::scope(|scope| {
+        let started: Vec<_> =
+            groups.iter().map(|group| scope.spawn(|| (group.cluster, group.run(&program, arguments)))).collect();
+        started.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
+    });
+    let mut result = Ok(());
+    for ended in ended {
+        let Ok((cluster, (told, outcome))) = ended else { bail!("a thread that ran tests panicked") };
+        summary.add(told);
+        // All that went wrong is told; the stage fails by the first.
+        if let Err(error) = outcome {
+            eprintln!("error: {cluster}: {error:#}");
+            result = result.and(Err(error));
+        }
     }
-    Ok(())
+    result
 }
 
-fn test(program: &PathBuf, arguments: &Arguments, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
-    let mut tests = cluster("exec");
-    tests.args(["--name", CLUSTER, "--"]).arg(program);
-    tests.args(&arguments.filters).args(["--test-threads", THREADS]).args(&arguments.more);
-    // For the tests that stop and start parts of the cluster.
-    tests.env("E2E_XTASK", command::this());
-    tests.env("E2E_CLUSTER", CLUSTER).env("E2E_KEEP", if arguments.keep { "1" } else { "0" });
-    // A failure names its place in the test; the stack below is that of the async runtime.
-    tests.env("RUST_BACKTRACE", "0");
-    runner::run(tests, "e2e", echo, summary)
+/// The names of the tests to run.
+fn chosen(program: &PathBuf, arguments: &Arguments) -> Result<Vec<String>> {
+    let listed = command::output(Command::new(program).args(["--list", "--format", "terse"]).args(&arguments.filters))?;
+    let names: Vec<_> = listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
+    if names.is_empty() {
+        bail!("no test on a cluster has a name with {}", arguments.filters.join(" or "));
+    }
+    Ok(names)
+}
+
+/// Tests that share a cluster wait most of the time, so more of them run at once than there are processors. Those that
+/// disturb everybody, which are in the module `alone`, have another one, in which they take turns.
+fn groups(names: &[String]) -> Vec<Group> {
+    let (alone, shared) = names.iter().cloned().partition(|name| name.starts_with("alone::"));
+    let groups = [
+        Group { cluster: "e2e", threads: "10", tests: shared },
+        Group { cluster: "e2e-alone", threads: "1", tests: alone },
+    ];
+    groups.into_iter().filter(|group| !group.tests.is_empty()).collect()
+}
+
+impl Group {
+    /// What the tests told, and what went wrong.
+    fn run(&self, program: &PathBuf, arguments: &Arguments) -> (Summary, Result<()>) {
+        let mut summary = Summary::default();
+        let result = self.start().and_then(|()| self.test(program, arguments, &mut summary));
+        if arguments.keep {
+            eprintln!(
+                "a cluster stays up: cargo xtask cluster exec --name {0}, and down --name {0} to end it",
+                self.cluster
+            );
+            return (summary, result);
+        }
+        let down = command::run(cluster("down").args(["--name", self.cluster]));
+        (summary, result.and(down))
+    }
+
+    /// A cluster with the images as they are now. It may be up since an earlier run.
+    fn start(&self) -> Result<()> {
+        let kept = command::output(cluster("status").args(["--name", self.cluster])).is_ok();
+        command::run(cluster("up").args(["--name", self.cluster]))?;
+        if kept {
+            command::run(cluster("image").args(["--name", self.cluster, "--debug"]).args(IMAGES))?;
+        }
+        Ok(())
+    }
+
+    fn test(&self, program: &PathBuf, arguments: &Arguments, summary: &mut Summary) -> Result<()> {
+        let mut tests = cluster("exec");
+        tests.args(["--name", self.cluster, "--"]).arg(program);
+        tests.arg("--exact").args(&self.tests).args(["--test-threads", self.threads]).args(&arguments.more);
+        // For the tests that stop and start parts of the cluster.
+        tests.env("E2E_XTASK", command::this());
+        tests.env("E2E_CLUSTER", self.cluster).env("E2E_KEEP", if arguments.keep { "1" } else { "0" });
+        // A failure names its place in the test; the stack below is that of the async runtime.
+        tests.env("RUST_BACKTRACE", "0");
+        runner::run(tests, self.cluster, &mut std::io::stdout(), summary)
+    }
 }
 
 /// Builds the test program and tells where it is.
@@ -114,6 +163,19 @@ fn cluster(task: &str) -> Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tests_that_disturb_everybody_have_a_cluster_for_themselves() {
+        let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let groups_of = |given: &[&str]| {
+            groups(&names(given)).into_iter().map(|group| (group.cluster, group.tests)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            groups_of(&["alone::nodes::cut", "seeds::alone", "faults::full"]),
+            [("e2e", names(&["seeds::alone", "faults::full"])), ("e2e-alone", names(&["alone::nodes::cut"]))]
+        );
+        assert_eq!(groups_of(&["alone::nodes::cut"]), [("e2e-alone", names(&["alone::nodes::cut"]))]);
+    }
 
     #[test]
     fn the_one_program_is_found_among_cargos_messages() {

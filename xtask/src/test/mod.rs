@@ -54,7 +54,7 @@ enum Stage {
     Go,
     /// Every test that needs no cluster: unit, oracle, the program on one machine
     Test,
-    /// Tests on a real Kubernetes, which it starts; needs root
+    /// Tests on a real Kubernetes, two of which it starts; needs root
     E2e,
     /// Known vulnerabilities; fetches the advisory database, so it runs only when named
     Advisories,
@@ -142,7 +142,7 @@ impl Stage {
             }
             Self::Go => tools::check_csi_driver(),
             Self::Test => runner::cargo_test(workspace(cargo()), &mut std::io::stdout(), summary),
-            Self::E2e => e2e::run(e2e, &mut std::io::stdout(), summary),
+            Self::E2e => e2e::run(e2e, summary),
         }
     }
 }

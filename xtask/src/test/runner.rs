@@ -16,6 +16,15 @@ pub(super) struct Summary {
     pub(super) lines: Vec<String>,
 }
 
+impl Summary {
+    /// Takes in what others said.
+    pub(super) fn add(&mut self, more: Self) {
+        self.passed += more.passed;
+        self.failed += more.failed;
+        self.lines.extend(more.lines);
+    }
+}
+
 /// The numbers of one `test result:` line.
 struct Counts {
     passed: u64,
@@ -63,7 +72,8 @@ fn collect(output: impl BufRead, program: &str, echo: &mut impl Write, summary: 
     let mut ignored = 0;
     for line in output.split(b'\n') {
         let line = line.context("cannot read the output of the tests")?;
-        echo.write_all(&line).and_then(|()| echo.write_all(b"\n")).context("cannot write to stdout")?;
+        // In one piece: others may write there, too.
+        echo.write_all(&[&line, &b"\n"[..]].concat()).context("cannot write to stdout")?;
         let line = String::from_utf8_lossy(&line);
         if let Some(name) = program_of(&line) {
             program = name;

@@ -3,7 +3,6 @@
 
 mod gate;
 mod kills;
-mod operator;
 mod outage;
 mod recovery;
 mod rivals;
@@ -23,15 +22,15 @@ const KILLS: usize = 2;
 const TOLD_WITHIN: Duration = Duration::from_secs(60);
 
 /// How often each is to be killed.
-fn kills() -> usize {
+pub(crate) fn kills() -> usize {
     std::env::var("HOLDFAST_KILLS").map_or(KILLS, |count| count.parse().expect("HOLDFAST_KILLS is a number"))
 }
 
 /// Numbers that `HOLDFAST_SEED` repeats.
-struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let seed = std::env::var("HOLDFAST_SEED").map_or_else(
             |_| RandomState::new().hash_one(name) % 1_000_000,
             |seed| seed.parse().expect("HOLDFAST_SEED is a number"),
@@ -41,7 +40,7 @@ impl Random {
     }
 
     /// A number below a bound.
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -50,7 +49,7 @@ impl Random {
 }
 
 /// What to protect: one pod `db-0` with the claim `data` at `/source/data`, which other pods may mount too.
-const DB: &str = "
+pub(crate) const DB: &str = "
 apiVersion: v1
 kind: PersistentVolumeClaim
 metadata: {name: data}
@@ -84,17 +83,17 @@ const CHANGE: &str = "cd /source/data && mkdir -p small && echo $ROUND > round &
 const SUM: &str = "find . -type f | sort | xargs md5sum | md5sum";
 
 /// What a folder held in each round, by the number in its file `round`.
-type Rounds = BTreeMap<usize, String>;
+pub(crate) type Rounds = BTreeMap<usize, String>;
 
 impl Test {
     /// Changes the data and remembers what it is now.
-    async fn change_data(&self, place: &str, rounds: &mut Rounds, round: usize) {
+    pub(crate) async fn change_data(&self, place: &str, rounds: &mut Rounds, round: usize) {
         let sum = self.sh(place, &format!("ROUND={round}; {CHANGE} && {SUM}")).await;
         rounds.insert(round, sum.trim().to_owned());
     }
 
     /// Makes the Repository `name`, at an S3 endpoint below the test's prefix and its own name.
-    async fn chaos_repository(&self, endpoint: &str, name: &str) {
+    pub(crate) async fn chaos_repository(&self, endpoint: &str, name: &str) {
         self.apply(&format!(
             "{{apiVersion: stash.appscode.com/v1alpha2, kind: Repository, metadata: {{name: {name}}}, spec: {{
               backend: {{s3: {{endpoint: '{endpoint}', bucket: backups, prefix: $NAMESPACE/{name}}},
@@ -104,12 +103,12 @@ impl Test {
     }
 
     /// The same as restic names it.
-    fn chaos_url(&self, store: &str, name: &str) -> String {
+    pub(crate) fn chaos_url(&self, store: &str, name: &str) -> String {
         format!("s3:{store}/backups/{}/{name}", self.namespace)
     }
 
     /// Makes a Backup of `/source/data` that triggers start, and its own tries after a failure.
-    async fn chaos_backup(&self, name: &str, repository: &str, target: &str, keep: usize) {
+    pub(crate) async fn chaos_backup(&self, name: &str, repository: &str, target: &str, keep: usize) {
         let (kind, workload) = target.split_once('/').expect("Kind/name");
         let api_version = if kind == "PersistentVolumeClaim" { "v1" } else { "apps/v1" };
         self.apply(&format!(
@@ -138,7 +137,7 @@ spec:
 
     /// Makes what is to be protected, and its Backup `db` into the Repository `store` at an S3 endpoint; waits until it
     /// works.
-    async fn protect_db(&self, endpoint: &str, keep: usize) {
+    pub(crate) async fn protect_db(&self, endpoint: &str, keep: usize) {
         self.apply(DB).await;
         self.condition("Pod/db-0", "Ready").await;
         self.chaos_repository(endpoint, "store").await;
@@ -177,7 +176,7 @@ spec:
 
     /// restic restores every snapshot of a repository, which has to be what the data was in one of the rounds, calls
     /// all of it whole, and finds no lock. Gives the snapshots.
-    async fn judge(&self, url: &str, rounds: &Rounds) -> Vec<String> {
+    pub(crate) async fn judge(&self, url: &str, rounds: &Rounds) -> Vec<String> {
         let snapshots = self.snapshots_of(url).await;
         for snapshot in &snapshots {
             let arguments = format!("--no-lock restore {snapshot}:/source/data --target /tmp/judged --quiet");
@@ -198,7 +197,7 @@ spec:
 
     /// SIGKILL for a container, and the end of its pod where it had been ended before: a second time it would wait before it
     /// is started again. What was ended.
-    async fn kill(&self, pod: &str, container: &str) -> &'static str {
+    pub(crate) async fn kill(&self, pod: &str, container: &str) -> &'static str {
         let before = container_status(&self.get(&format!("Pod/{pod}")).await, container)["restartCount"].clone();
         self.kill_processes(pod, container, "").await;
         if before == 0 {
@@ -219,7 +218,7 @@ spec:
     }
 
     /// What tells whether a pod is still the same, and none of its containers was started again.
-    async fn life(&self, pod: &str) -> (Value, Vec<Value>) {
+    pub(crate) async fn life(&self, pod: &str) -> (Value, Vec<Value>) {
         let pod = self.get(&format!("Pod/{pod}")).await;
         let containers = pod["status"]["containerStatuses"].as_array();
         let starts = containers.into_iter().flatten().map(|container| container["containerID"].clone()).collect();
@@ -239,7 +238,7 @@ spec:
 }
 
 /// The shortest, the longest and the middle of some times, for a person.
-fn spread(times: &[Duration]) -> String {
+pub(crate) fn spread(times: &[Duration]) -> String {
     let mut times = times.to_vec();
     times.sort();
     let at = |place: usize| times.get(place).copied().unwrap_or_default();

@@ -19,7 +19,7 @@ pub(crate) struct Cut<'a> {
     node: &'a str,
 }
 
-impl Alone<'_> {
+impl Alone {
     /// Ends a component (`apiserver`, `etcd`, `kubelet-1` …: `cargo xtask cluster status` lists them) by SIGKILL, and
     /// starts it again at once.
     pub(crate) fn restart(&self, component: &str) {

@@ -16,7 +16,6 @@ mod storage;
 mod wait;
 
 use std::panic::{AssertUnwindSafe, resume_unwind};
-use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 
 use futures_util::FutureExt;
 pub(crate) use gate::{Gate, Moment};
@@ -29,9 +28,6 @@ use serde_json::json;
 
 use api::Objects;
 
-/// Tests that share the cluster read it, tests that disturb it write it.
-static QUIET: RwLock<()> = RwLock::new(());
-
 /// One test: its namespace and what it may do in there.
 pub(crate) struct Test {
     /// The namespace, made for this test alone; objects that name none are written here.
@@ -42,19 +38,24 @@ pub(crate) struct Test {
 /// Runs a test beside others, in a namespace of its own. The namespace goes when the test has ended; after a failure
 /// it is described first, and stays when `E2E_KEEP=1` says so.
 pub(crate) fn test<F: AsyncFnOnce(&Test)>(body: F) {
-    let _shared = QUIET.read().unwrap_or_else(PoisonError::into_inner);
-    run_named(std::any::type_name::<F>(), body);
+    let path = std::any::type_name::<F>();
+    assert!(!is_alone(path), "a test of the module `alone` begins with test_alone");
+    run_named(path, body);
 }
 
-/// The same for a test that disturbs the whole cluster: no other test runs meanwhile.
+/// The same for a test that disturbs the whole cluster: no other test runs there meanwhile.
 pub(crate) fn test_alone<F: AsyncFnOnce(&Test, &Alone)>(body: F) {
-    let alone = Alone { _lock: QUIET.write().unwrap_or_else(PoisonError::into_inner) };
-    run_named(std::any::type_name::<F>(), async |test: &Test| body(test, &alone).await);
+    let path = std::any::type_name::<F>();
+    assert!(is_alone(path), "a test that disturbs others belongs in the module `alone`");
+    run_named(path, async |test: &Test| body(test, &Alone(())).await);
 }
 
 /// No other test runs: the leave to make faults of the cluster itself.
-pub(crate) struct Alone<'a> {
-    _lock: RwLockWriteGuard<'a, ()>,
+pub(crate) struct Alone(());
+
+/// Whether a test is one of those that have a cluster for themselves: `cargo xtask test e2e` knows them by their names.
+fn is_alone(path: &str) -> bool {
+    path.contains("::alone::")
 }
 
 fn run_named(path: &str, body: impl AsyncFnOnce(&Test)) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{DB, Random, Rounds, kills, spread};
+use crate::chaos::{DB, Random, Rounds, kills, spread};
 use crate::harness::{Test, Value, container_status, is_true, test_alone};
 
 /// The longest pause between a request and the operator's end, in milliseconds: a Job is made and runs in it.
