@@ -35,6 +35,9 @@ struct Counts {
 /// Every test of the workspace that needs no cluster.
 pub(super) fn cargo_test(mut cargo: Command, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
     cargo.args(["test", "--locked", "--workspace", "--exclude", "holdfast-e2e", "--no-fail-fast"]);
+    // Many wait for discs, servers and other processes: one for each processor would leave those idle.
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cargo.args(["--", "--test-threads", &(2 * processors).to_string()]);
     run(cargo, "cargo", echo, summary)
 }
 

@@ -1,6 +1,7 @@
 //! Killed at random moments: the repository is clean, finished snapshots are there and whole, and the next run goes on.
 
 use std::collections::BTreeMap;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use crate::{Random, assert_whole, bring_back_all, save_all};
 
 /// How often, unless `HOLDFAST_KILLS` says otherwise.
 const KILLS: usize = 200;
+/// Trials beside each other, each with a repository of its own: a trial waits for its workers most of the time.
+const TRIALS: usize = 2;
 /// restic looks at everything after every so many kills.
 const ORACLE_EVERY: usize = 10;
 const LARGE_FILES: u64 = 5;
@@ -44,40 +47,53 @@ struct Trial {
 
 #[test]
 fn killed_at_any_moment() {
-    let wanted = std::env::var("HOLDFAST_KILLS").map_or(KILLS, |count| count.parse().unwrap());
-    let bench = Bench::new(2);
-    let mut trial = Trial {
-        repository: bench.open_with(OpenOptions { pack_bytes: 4 << 20, ..OpenOptions::default() }),
-        bench,
-        random: Random::new("kill"),
-        finished: Vec::new(),
-        durations: [Duration::ZERO; 4],
-        kills: [0; 4],
-        wanted: wanted.div_ceil(4),
-        oracle_is_due: false,
-        resumed: 0,
-    };
+    let wanted: usize = std::env::var("HOLDFAST_KILLS").map_or(KILLS, |count| count.parse().unwrap());
     let begun = Instant::now();
-    trial.change_data(LARGE_FILES);
-    trial.backup();
-    for role in Role::ALL {
-        trial.measure(role);
-    }
-    let mut rounds = 0;
-    while Role::ALL.iter().any(|role| trial.is_wanted(*role)) {
-        rounds += 1;
-        assert!(rounds <= 10 + 5 * wanted, "the workers end before they can be killed: {:?}", trial.kills);
-        trial.kill_backup();
-        trial.kill_forget();
-        trial.kill_prune();
-        trial.kill_restore();
-    }
-    trial.ask_restic();
-    assert!(trial.resumed > 0 || wanted < 50, "no killed backup had written an index for the next");
-    eprintln!("kill: {:?} kills, {} backups resumed, {:?}", trial.kills, trial.resumed, begun.elapsed());
+    let resumed: usize = std::thread::scope(|scope| {
+        let trial = |number| scope.spawn(move || Trial::new(number, wanted.div_ceil(TRIALS)).run());
+        let trials: Vec<_> = (0..TRIALS).map(trial).collect();
+        trials.into_iter().map(|trial| trial.join().unwrap_or_else(|panic| resume_unwind(panic))).sum()
+    });
+    assert!(resumed > 0 || wanted < 50, "no killed backup had written an index for the next");
+    eprintln!("kill: {wanted} kills, {resumed} backups resumed, {:?}", begun.elapsed());
 }
 
 impl Trial {
+    fn new(number: usize, kills: usize) -> Self {
+        let bench = Bench::new(2);
+        Self {
+            repository: bench.open_with(OpenOptions { pack_bytes: 4 << 20, ..OpenOptions::default() }),
+            bench,
+            random: Random::new(&format!("kill {number}")),
+            finished: Vec::new(),
+            durations: [Duration::ZERO; 4],
+            kills: [0; 4],
+            wanted: kills.div_ceil(4),
+            oracle_is_due: false,
+            resumed: 0,
+        }
+    }
+
+    /// Kills until each operation was killed often enough; how many backups found what a killed one had stored.
+    fn run(mut self) -> usize {
+        self.change_data(LARGE_FILES);
+        self.backup();
+        for role in Role::ALL {
+            self.measure(role);
+        }
+        let mut rounds = 0;
+        while Role::ALL.iter().any(|role| self.is_wanted(*role)) {
+            rounds += 1;
+            assert!(rounds <= 10 + 20 * self.wanted, "the workers end before they can be killed: {:?}", self.kills);
+            self.kill_backup();
+            self.kill_forget();
+            self.kill_prune();
+            self.kill_restore();
+        }
+        self.ask_restic();
+        self.resumed
+    }
+
     fn is_wanted(&self, role: Role) -> bool {
         self.kills[role as usize] < self.wanted
     }
