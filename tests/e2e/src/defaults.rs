@@ -122,45 +122,12 @@ spec:
     });
 }
 
-/// What keeps what is pushed to it, as a Pushgateway does.
-const PUSHGATEWAY: &str = r#"
-apiVersion: v1
-kind: Pod
-metadata: {name: push, labels: {app: push}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-  - name: gateway
-    image: $BUSYBOX
-    command:
-    - sh
-    - -c
-    - |
-      cat > /tmp/answer <<'END'
-      #!/bin/sh
-      while read -r line; do
-        line=${line%?}
-        echo "$line" >> /tmp/pushed
-        case $line in [Cc]ontent-[Ll]ength:*) length=${line#*: };; '') break;; esac
-      done
-      head -c "$length" >> /tmp/pushed
-      printf 'HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\nConnection: close\r\n\r\n'
-      END
-      chmod +x /tmp/answer
-      exec nc -ll -p 9091 -e /tmp/answer
----
-apiVersion: v1
-kind: Service
-metadata: {name: push}
-spec: {selector: {app: push}, ports: [{port: 9091}]}
-"#;
-
 #[test]
 fn a_template_of_ones_own_backs_up_and_a_bad_one_is_told() {
     test(async |t| {
         t.operator().await;
         let store = t.object_store().await;
-        t.apply(PUSHGATEWAY).await;
+        t.pushgateway().await;
         t.apply(WEB).await;
         t.apply(&format!(
             "
@@ -181,6 +148,16 @@ spec:
   - {{name: beside, image: $BUSYBOX, imagePullPolicy: Never, command: [sleep, '86400'],
      volumeMounts: [{{name: shared, mountPath: /shared}}]}}
   volumes: [{{name: shared, emptyDir: {{}}}}]
+---
+apiVersion: stash.appscode.com/v1alpha2
+kind: AgentTemplate
+metadata: {{name: $NAMESPACE-recovery}}
+spec:
+  containers:
+  - name: own-recover
+    image: {IMAGE}
+    imagePullPolicy: Never
+    args: [recover, --recovery-name=$(RECOVERY_NAME)]
 ---
 apiVersion: stash.appscode.com/v1alpha2
 kind: AgentTemplate
@@ -222,15 +199,31 @@ spec:
         assert_eq!(t.sh(&format!("{pod}/beside-web"), "cat /shared/name").await, "web\n");
         t.trigger("now", "web").await;
         t.condition("BackupTrigger/now", "Complete").await;
-        t.until("its metrics are pushed", async || {
-            let pushed = t.sh("push", "touch /tmp/pushed; cat /tmp/pushed").await;
-            let put = format!("PUT /metrics/job/holdfast/namespace/{}/host/", t.namespace);
-            let is_told = pushed.contains("stash_appscode_com_backupsession_success{");
-            if pushed.contains(&put) && is_told { Ok(()) } else { Err(pushed) }
-        })
-        .await;
+        t.pushed("host", "stash_appscode_com_backupsession_success{").await;
         assert_eq!(t.hosts(store).await, ["web"]);
         t.restic(&t.repository(store), "--no-lock check --read-data").await;
+
+        // A template of one's own recovers, too.
+        t.claim("recovered").await;
+        t.apply(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Recovery
+metadata: {name: recovered}
+spec:
+  repository: {name: store}
+  recoveryAgent: {name: $NAMESPACE-recovery}
+  paths: [/source/data]
+  recoverTo:
+    volume: {mountPath: /source/data, persistentVolumeClaim: {claimName: recovered}}
+",
+        )
+        .await;
+        t.condition("Recovery/recovered", "Complete").await;
+        let pods = t.list("Pod", "batch.kubernetes.io/job-name").await;
+        let by_own = |pod: &Value| pod["spec"]["containers"].to_string().contains(r#""own-recover""#);
+        assert!(pods.iter().any(by_own), "{pods:#?}");
+        assert_eq!(t.sh_in_claim("recovered", "cat deep/note").await, "first\n");
     });
 }
 

@@ -2,29 +2,7 @@
 
 use serde_json::json;
 
-use crate::harness::{Moment, Value, test};
-
-/// A StatefulSet of two pods.
-const TWO: &str = "
-apiVersion: apps/v1
-kind: StatefulSet
-metadata: {name: db, labels: {app: db}}
-spec:
-  replicas: 2
-  podManagementPolicy: Parallel
-  serviceName: db
-  selector: {matchLabels: {app: db}}
-  template:
-    metadata: {labels: {app: db}}
-    spec:
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: app
-        image: $BUSYBOX
-        command: [sh, -c, 'hostname > /source/data/name; exec sleep 86400']
-        volumeMounts: [{name: data, mountPath: /source/data}]
-      volumes: [{name: data, emptyDir: {}}]
-";
+use crate::harness::{DB, Moment, Value, test};
 
 fn hosts(backup: &Value) -> impl Iterator<Item = &Value> {
     backup["status"]["hosts"].as_array().into_iter().flatten()
@@ -40,7 +18,7 @@ fn runs_on_one_repository_take_turns_where_it_says_so() {
         t.operator().await;
         let store = t.object_store().await;
         let gate = t.gate("front", 9000, t.object_store_address().await).await;
-        t.apply(TWO).await;
+        t.apply(&DB.replace("replicas: 1", "replicas: 2\n  podManagementPolicy: Parallel")).await;
         t.protect("http://front:9000", "db", "StatefulSet", "db").await;
         t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         t.patch("Repository/store", &json!({"spec": {"maxConcurrentRuns": 1}})).await;

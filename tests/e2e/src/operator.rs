@@ -93,13 +93,9 @@ fn what_a_trigger_backs_up_recovers_into_a_claim_and_into_the_workload() {
         let repository = t.repository(store);
         assert_eq!(t.restic(&repository, "--no-lock dump latest /source/data/deep/note").await, "first\n");
 
+        t.claim("recovered").await;
         t.apply(
             "
-apiVersion: v1
-kind: PersistentVolumeClaim
-metadata: {name: recovered}
-spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}
----
 apiVersion: stash.appscode.com/v1alpha2
 kind: Recovery
 metadata: {name: into-claim}

@@ -100,8 +100,10 @@ fn the_chart_upgrades_and_goes_and_plain_manifests_do_as_well() {
         operator.helm(&["uninstall", "holdfast", "--wait"]).await;
         t.call_image(IMAGE, OLDER_IMAGE).await;
         let older = OlderChart::new();
-        let set = ["--set", "image.pullPolicy=Never", "--set", "resources.limits.memory=300Mi"];
-        operator.helm(&[&["install", "holdfast", older.path()][..], &set].concat()).await;
+        // The name of the gateway is that of one in each workload's own namespace.
+        let set = "image.pullPolicy=Never,resources.limits.memory=300Mi,operator.pushgatewayUrl=http://push:9091";
+        operator.helm(&["install", "holdfast", older.path(), "--set", set]).await;
+        t.pushgateway().await;
         operator.containers("Deployment/holdfast", |_| true).await;
         let store = t.object_store().await;
         let pod = protect(t, store).await;
@@ -109,6 +111,7 @@ fn the_chart_upgrades_and_goes_and_plain_manifests_do_as_well() {
         assert_eq!(image().await, OLDER_IMAGE);
         let left = protected(t, &format!("{}-left", t.namespace), store).await;
         back_up(t, "before", "web").await;
+        t.pushed("host", "stash_appscode_com_backupsession_success{").await;
         assert_eq!(columns(&t.get(DEFINITION).await), ["Backup", "Age"]);
 
         upgrade(t, &operator).await;

@@ -18,11 +18,7 @@ fn a_recovery_killed_at_any_request_is_made_up_for() {
         t.change_data("db-0/app", &mut rounds, 1).await;
         t.trigger("one", "db").await;
         t.condition("BackupTrigger/one", "Complete").await;
-        t.apply(
-            "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: recovered},
-              spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}}",
-        )
-        .await;
+        t.claim("recovered").await;
         t.look_into("reader", "recovered", "/data").await;
 
         // The same repository, by a way on which it can be held.
@@ -33,23 +29,7 @@ fn a_recovery_killed_at_any_request_is_made_up_for() {
         )
         .await;
         let mut random = Random::new("recovery");
-        let recover = async |name: &str| {
-            t.apply(&format!(
-                "
-apiVersion: stash.appscode.com/v1alpha2
-kind: Recovery
-metadata: {{name: {name}}}
-spec:
-  repository: {{name: held}}
-  recoveryAgent: {{name: stash-volume-recovery}}
-  retryConfig: {{maxRetry: 5, delay: 1s}}
-  paths: [/source/data]
-  recoverTo:
-    volume: {{mountPath: /source/data, persistentVolumeClaim: {{claimName: recovered}}}}
-"
-            ))
-            .await;
-        };
+        let recover = async |name: &str| t.recover(name, "held", "recovered", 5).await;
         let recovered = async |name: &str| {
             t.condition(&format!("Recovery/{name}"), "Complete").await;
             t.sh("reader", &format!("cd /data && {SUM}")).await.trim().to_owned()

@@ -17,27 +17,9 @@ fn a_full_volume_fails_its_own_recovery_and_nothing_else() {
         t.condition("BackupTrigger/one", "Complete").await;
 
         t.small_claim("small", "1Mi").await;
-        t.apply(
-            "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: large},
-              spec: {accessModes: [ReadWriteMany], resources: {requests: {storage: 64Mi}}}}",
-        )
-        .await;
+        t.claim("large").await;
         for claim in ["small", "large"] {
-            t.apply(&format!(
-                "
-apiVersion: stash.appscode.com/v1alpha2
-kind: Recovery
-metadata: {{name: into-{claim}}}
-spec:
-  repository: {{name: store}}
-  recoveryAgent: {{name: stash-volume-recovery}}
-  retryConfig: {{maxRetry: 1, delay: 1s}}
-  paths: [/source/data]
-  recoverTo:
-    volume: {{mountPath: /source/data, persistentVolumeClaim: {{claimName: {claim}}}}}
-"
-            ))
-            .await;
+            t.recover(&format!("into-{claim}"), "store", claim, 1).await;
         }
         t.condition("Recovery/into-large", "Complete").await;
         t.look_into("reader", "large", "/data").await;

@@ -10,6 +10,7 @@ mod pods;
 mod protect;
 mod proxy;
 mod published;
+mod push;
 mod report;
 mod repository;
 mod storage;

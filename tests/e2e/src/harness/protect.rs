@@ -132,6 +132,34 @@ spec:
         .await;
     }
 
+    /// Makes a claim that several pods may mount.
+    pub(crate) async fn claim(&self, name: &str) {
+        self.apply(&format!(
+            "{{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {{name: {name}}},
+              spec: {{accessModes: [ReadWriteMany], resources: {{requests: {{storage: 64Mi}}}}}}}}"
+        ))
+        .await;
+    }
+
+    /// Asks for a recovery of `/source/data` from a Repository into a claim, with so many tries after a failure.
+    pub(crate) async fn recover(&self, name: &str, repository: &str, claim: &str, retries: u8) {
+        self.apply(&format!(
+            "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Recovery
+metadata: {{name: {name}}}
+spec:
+  repository: {{name: {repository}}}
+  recoveryAgent: {{name: stash-volume-recovery}}
+  retryConfig: {{maxRetry: {retries}, delay: 1s}}
+  paths: [/source/data]
+  recoverTo:
+    volume: {{mountPath: /source/data, persistentVolumeClaim: {{claimName: {claim}}}}}
+"
+        ))
+        .await;
+    }
+
     /// Runs restic on a repository below the claim of [`REPOSITORY`] and returns what it prints.
     pub(crate) async fn restic_in_claim(&self, folder: &str, arguments: &str) -> String {
         self.condition("Pod/reader", "Ready").await;
