@@ -37,12 +37,10 @@ use crate::prune::header_entry_bytes;
 use crate::repository::in_parallel;
 use crate::snapshots::{SavedSnapshot, Snapshots};
 use crate::trees::visit_trees;
-use crate::{Id, Index, Monitor, Repository, Result};
+use crate::{Id, Index, Monitor, Repository, Result, memory};
 
 /// More findings than this are counted only.
 const FINDINGS_MAX: usize = 10_000;
-/// How many indexes are read at once.
-const INDEX_READERS: usize = 4;
 
 /// How a check goes about it.
 #[derive(Debug, Clone)]
@@ -209,7 +207,7 @@ impl Check<'_> {
 
     fn load_indexes(&self) -> Result<()> {
         let ids = self.repository.list(FileKind::Index)?;
-        in_parallel(&ids, INDEX_READERS, |id| {
+        in_parallel(&ids, memory::index_readers(), |id| {
             self.monitor.check()?;
             let mut packs = Vec::new();
             match self.repository.load_index_file(id, &mut |pack| packs.push(pack)) {

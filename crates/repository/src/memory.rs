@@ -49,6 +49,16 @@ fn pack_bytes_within(limit: Option<u64>) -> usize {
     share.clamp(4 * MIB, 16 * MIB)
 }
 
+/// How many index files are read at once: each takes some 12 MiB until all its entries are in the index, which may itself
+/// take half of little memory.
+pub(crate) fn index_readers() -> usize {
+    index_readers_within(limit())
+}
+
+fn index_readers_within(limit: Option<u64>) -> usize {
+    limit.map_or(4, |limit| (limit / (128 * MIB as u64)).clamp(1, 4) as usize)
+}
+
 /// What this container may take, if it has a limit: by control groups of version 2, or of version 1, which writes a number
 /// beyond all memory for none.
 fn limit() -> Option<u64> {
@@ -60,6 +70,14 @@ fn limit() -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn index_files_are_read_one_by_one_where_memory_is_short() {
+        for (limit, expected) in [(64, 1), (128, 1), (256, 2), (512, 4), (4_096, 4)] {
+            assert_eq!(index_readers_within(Some(limit << 20)), expected, "{limit} MiB");
+        }
+        assert_eq!(index_readers_within(None), 4);
+    }
 
     #[test]
     fn packs_are_a_small_part_of_little_memory_and_of_the_usual_size_elsewhere() {

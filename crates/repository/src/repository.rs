@@ -18,7 +18,7 @@ use crate::format::tree::Tree;
 use crate::format::{BlobKind, CONFIG_NAME, FileKind};
 use crate::identity::Identity;
 use crate::lock::Lock;
-use crate::{Error, Id, Index, Location, Result};
+use crate::{Error, Id, Index, Location, Result, memory};
 
 /// How hard new blobs are compressed. Format version 1 stores everything as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -309,14 +309,14 @@ impl Repository {
         let loaded = self.index.write().unwrap_or_else(PoisonError::into_inner).take();
         if loaded.is_some() {
             drop(loaded);
-            crate::memory::give_back();
+            memory::give_back();
         }
     }
 
     fn load_index(&self) -> Result<Index> {
         let index = Index::default();
         let ids = self.list(FileKind::Index)?;
-        in_parallel(&ids, 4, |id| self.load_index_file(id, &mut |pack| index.add_pack(&pack)))?;
+        in_parallel(&ids, memory::index_readers(), |id| self.load_index_file(id, &mut |pack| index.add_pack(&pack)))?;
         Ok(index)
     }
 
