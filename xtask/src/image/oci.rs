@@ -109,7 +109,8 @@ impl Layout {
             header.set_size(bytes.len().try_into()?);
             tar.append_data(&mut header, name, bytes.as_slice())?;
         }
-        let unfinished = path.with_extension("unfinished");
+        // Several caches may share the folder, and have a lock each.
+        let unfinished = path.with_extension(format!("unfinished-{}", std::process::id()));
         fs::write(&unfinished, tar.into_inner()?)
             .and_then(|()| fs::rename(&unfinished, path))
             .with_context(|| format!("cannot write {}", path.display()))
