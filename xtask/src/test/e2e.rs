@@ -3,13 +3,12 @@
 //! each other, and at the same time those that disturb everybody run one by one in another cluster.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
 use super::runner::{self, Summary};
 use super::workspace;
@@ -47,25 +46,20 @@ pub(super) fn run(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
     let groups = groups(&chosen(&program, arguments)?);
     command::run(xtask().args(["image", "--debug"]).args(IMAGES))?;
     let ended: Vec<_> = std::thread::scope(|scope| {
-        let started: Vec<_> =
-            groups.iter().map(|group| scope.spawn(|| (group.cluster, group.run(&program, arguments)))).collect();
+        let started: Vec<_> = groups.iter().map(|group| scope.spawn(|| group.run(&program, arguments))).collect();
         started.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
-    let mut result = Ok(());
-    for ended in ended {
-        let Ok((cluster, (told, outcome))) = ended else { bail!("a thread that ran tests panicked") };
+    let mut failed = Vec::new();
+    for (group, ended) in groups.iter().zip(ended) {
+        let Ok((told, outcome)) = ended else { bail!("the thread of {} panicked", group.cluster) };
         summary.add(told);
-        // All that went wrong is told; the stage fails by the first.
-        if let Err(error) = outcome {
-            eprintln!("error: {cluster}: {error:#}");
-            result = result.and(Err(error));
-        }
+        failed.extend(outcome.err().map(|error| format!("{}: {error:#}", group.cluster)));
     }
-    result
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }
 }
 
 /// The names of the tests to run.
-fn chosen(program: &PathBuf, arguments: &Arguments) -> Result<Vec<String>> {
+fn chosen(program: &Path, arguments: &Arguments) -> Result<Vec<String>> {
     let listed = command::output(Command::new(program).args(["--list", "--format", "terse"]).args(&arguments.filters))?;
     let names: Vec<_> = listed.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect();
     if names.is_empty() {
@@ -87,7 +81,7 @@ fn groups(names: &[String]) -> Vec<Group> {
 
 impl Group {
     /// What the tests told, and what went wrong.
-    fn run(&self, program: &PathBuf, arguments: &Arguments) -> (Summary, Result<()>) {
+    fn run(&self, program: &Path, arguments: &Arguments) -> (Summary, Result<()>) {
         let mut summary = Summary::default();
         let result = self.start().and_then(|()| self.test(program, arguments, &mut summary));
         if arguments.keep {
@@ -111,7 +105,7 @@ impl Group {
         Ok(())
     }
 
-    fn test(&self, program: &PathBuf, arguments: &Arguments, summary: &mut Summary) -> Result<()> {
+    fn test(&self, program: &Path, arguments: &Arguments, summary: &mut Summary) -> Result<()> {
         let mut tests = cluster("exec");
         tests.args(["--name", self.cluster, "--"]).arg(program);
         tests.arg("--exact").args(&self.tests).args(["--test-threads", self.threads]).args(&arguments.more);
@@ -126,28 +120,12 @@ impl Group {
 
 /// Builds the test program and tells where it is.
 fn build() -> Result<PathBuf> {
-    let arguments =
-        ["test", "--locked", "--package", "holdfast-e2e", "--no-run", "--message-format", "json-render-diagnostics"];
-    let messages = command::stdout(workspace(cargo()).args(arguments))?;
-    executable(&messages)?.context("cargo built no test program")
-}
-
-/// The program among the messages of cargo.
-fn executable(messages: &str) -> Result<Option<PathBuf>> {
-    #[derive(Deserialize)]
-    struct Message {
-        executable: Option<PathBuf>,
+    let mut build = workspace(cargo());
+    build.args(["test", "--locked", "--package", "holdfast-e2e"]).args(runner::BUILD);
+    match &mut runner::programs(&command::stdout(&mut build)?)?[..] {
+        [program] => Ok(std::mem::take(&mut program.file)),
+        programs => bail!("cargo built {} test programs for holdfast-e2e", programs.len()),
     }
-    let mut found = None;
-    for line in messages.lines() {
-        let message: Message = serde_json::from_str(line).with_context(|| format!("cargo said `{line}`"))?;
-        if let Some(program) = message.executable
-            && found.replace(program).is_some()
-        {
-            bail!("cargo built several test programs");
-        }
-    }
-    Ok(found)
 }
 
 fn xtask() -> Command {
@@ -175,17 +153,5 @@ mod tests {
             [("e2e", names(&["seeds::alone", "faults::full"])), ("e2e-alone", names(&["alone::nodes::cut"]))]
         );
         assert_eq!(groups_of(&["alone::nodes::cut"]), [("e2e-alone", names(&["alone::nodes::cut"]))]);
-    }
-
-    #[test]
-    fn the_one_program_is_found_among_cargos_messages() {
-        let library = r#"{"reason":"compiler-artifact","executable":null}"#;
-        let finished = r#"{"reason":"build-finished","success":true}"#;
-        let program = |name: &str| format!(r#"{{"reason":"compiler-artifact","executable":"/t/{name}"}}"#);
-        let found = executable(&[library, &program("e2e-1"), finished].join("\n"));
-        assert_eq!(found.unwrap(), Some(PathBuf::from("/t/e2e-1")));
-        assert_eq!(executable(finished).unwrap(), None);
-        assert!(executable(&[program("a"), program("b")].join("\n")).is_err());
-        assert!(executable("no JSON").is_err());
     }
 }

@@ -141,7 +141,7 @@ impl Stage {
                 if findings.is_empty() { Ok(()) } else { bail!("{} house rules broken", findings.len()) }
             }
             Self::Go => tools::check_csi_driver(),
-            Self::Test => runner::cargo_test(workspace(cargo()), &mut std::io::stdout(), summary),
+            Self::Test => runner::cargo_test(|| workspace(cargo()), summary),
             Self::E2e => e2e::run(e2e, summary),
         }
     }

@@ -1,11 +1,15 @@
-//! Runs `cargo test`, passes its output on as it comes, and keeps each runner's own last line.
+//! Runs test programs that cargo built, passes on what they print, and keeps each one's own last line.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Write, pipe};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context, Result, bail};
+use serde::Deserialize;
 
-use crate::command::describe;
+use crate::command::{self, describe};
 
 /// What the test runners said of themselves.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -32,18 +36,118 @@ struct Counts {
     ignored: u64,
 }
 
+/// How many programs run at once: towards the end of most of them a single test is waited for.
+const AT_ONCE: usize = 3;
+
 /// Every test of the workspace that needs no cluster.
-pub(super) fn cargo_test(mut cargo: Command, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
-    cargo.args(["test", "--locked", "--workspace", "--exclude", "holdfast-e2e", "--no-fail-fast"]);
-    // Many wait for discs, servers and other processes: one for each processor would leave those idle.
-    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    cargo.args(["--", "--test-threads", &(2 * processors).to_string()]);
-    run(cargo, "cargo", echo, summary)
+pub(super) fn cargo_test(cargo: impl Fn() -> Command, summary: &mut Summary) -> Result<()> {
+    let test = |more: &[&str]| {
+        let mut test = cargo();
+        test.args(["test", "--locked", "--workspace", "--exclude", "holdfast-e2e"]).args(more);
+        test
+    };
+    let tests = programs(&command::stdout(&mut test(&BUILD))?)?.iter().map(Program::command).collect();
+    let programs = run_all(tests, &mut std::io::stdout(), summary);
+    let docs = run_all(vec![("doc".to_owned(), test(&["--doc"]))], &mut std::io::stdout(), summary);
+    programs.and(docs)
 }
 
-/// Runs tests, of `program` where their output does not say of which; fails when one fails, when none ran, and when one
-/// was ignored: a test that does not run is a missing part.
-pub(super) fn run(mut tests: Command, program: &str, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
+/// Arguments by which `cargo test` builds tests and says where they are.
+pub(super) const BUILD: [&str; 3] = ["--no-run", "--message-format", "json-render-diagnostics"];
+
+/// A test program.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    /// `pod (tests/pod/main.rs)`
+    name: String,
+    pub(super) file: PathBuf,
+    /// The folder of its package, in which cargo runs it.
+    folder: PathBuf,
+}
+
+impl Program {
+    fn command(&self) -> (String, Command) {
+        let mut command = Command::new(&self.file);
+        command.current_dir(&self.folder);
+        (self.name.clone(), command)
+    }
+}
+
+/// The test programs among the messages of cargo.
+pub(super) fn programs(messages: &str) -> Result<Vec<Program>> {
+    #[derive(Deserialize)]
+    struct Message {
+        manifest_path: Option<PathBuf>,
+        target: Option<Target>,
+        profile: Option<Profile>,
+        executable: Option<PathBuf>,
+    }
+    #[derive(Deserialize)]
+    struct Target {
+        name: String,
+        src_path: PathBuf,
+    }
+    #[derive(Deserialize)]
+    struct Profile {
+        test: bool,
+    }
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Message = serde_json::from_str(line).with_context(|| format!("cargo said `{line}`"))?;
+        // A library has no file to run, and the programs that tests call are no tests.
+        let Message { manifest_path: Some(manifest), target: Some(target), profile, executable: Some(file) } = message
+        else {
+            continue;
+        };
+        if !profile.is_some_and(|profile| profile.test) {
+            continue;
+        }
+        let folder = manifest.parent().unwrap_or(Path::new("."));
+        let source = target.src_path.strip_prefix(folder).unwrap_or(&target.src_path);
+        let name = format!("{} ({})", target.name, source.display());
+        programs.push(Program { name, file, folder: folder.to_owned() });
+    }
+    Ok(programs)
+}
+
+/// Runs all of these, some at once, whichever fail. What one prints comes in one piece, when it has ended.
+fn run_all(tests: Vec<(String, Command)>, echo: &mut (impl Write + Send), summary: &mut Summary) -> Result<()> {
+    let waiting = Mutex::new(VecDeque::from(tests));
+    let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
+    let told = Mutex::new((echo, summary, Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some((name, tests)) = next() {
+                    let mut output = format!("\n     Running {name}\n").into_bytes();
+                    let mut of_it = Summary::default();
+                    let outcome = run_program(tests, &name, &mut output, &mut of_it);
+                    let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (echo, summary, failed) = &mut *told;
+                    summary.add(of_it);
+                    let written = echo.write_all(&output).context("cannot write to stdout");
+                    failed.extend(outcome.and(written).err().map(|error| format!("{name}: {error:#}")));
+                }
+            });
+        }
+    });
+    let (_, _, failed) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }
+}
+
+/// Runs tests; fails also when none ran.
+pub(super) fn run(tests: Command, program: &str, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
+    let passed_before = summary.passed;
+    run_program(tests, program, echo, summary)?;
+    if summary.passed == passed_before {
+        bail!("no test ran");
+    }
+    Ok(())
+}
+
+/// Runs tests, of `program` where their output does not say of which; fails when one fails, and when one was ignored: a
+/// test that does not run is a missing part.
+fn run_program(mut tests: Command, program: &str, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
     let line = describe(&tests);
     let (reader, writer) = pipe().context("cannot make a pipe")?;
     let mut child = tests
@@ -54,7 +158,6 @@ pub(super) fn run(mut tests: Command, program: &str, echo: &mut impl Write, summ
         .with_context(|| format!("cannot start `{line}`"))?;
     // The command holds the writing ends open: the reader would wait for itself.
     drop(tests);
-    let passed_before = summary.passed;
     let ignored = collect(BufReader::new(reader), program, echo, summary)?;
     let status = child.wait().with_context(|| format!("cannot wait for `{line}`"))?;
     if !status.success() {
@@ -62,9 +165,6 @@ pub(super) fn run(mut tests: Command, program: &str, echo: &mut impl Write, summ
     }
     if ignored > 0 {
         bail!("{ignored} tests were ignored");
-    }
-    if summary.passed == passed_before {
-        bail!("no test ran");
     }
     Ok(())
 }
@@ -92,17 +192,9 @@ fn collect(output: impl BufRead, program: &str, echo: &mut impl Write, summary: 
     Ok(ignored)
 }
 
-/// The test program that cargo announces: `Running unittests src/lib.rs (target/debug/deps/plan-0123)` or
-/// `Doc-tests holdfast_plan`.
+/// The library whose documentation cargo announces: `Doc-tests holdfast_plan`.
 fn program_of(line: &str) -> Option<String> {
-    let line = line.trim();
-    if let Some(name) = line.strip_prefix("Doc-tests ") {
-        return Some(format!("{name} (doc)"));
-    }
-    let (source, file) = line.strip_prefix("Running ")?.split_once(" (")?;
-    let file = file.strip_suffix(')')?.rsplit('/').next()?;
-    let krate = file.rsplit_once('-').map_or(file, |(name, _)| name);
-    Some(format!("{krate} ({})", source.strip_prefix("unittests ").unwrap_or(source)))
+    line.trim().strip_prefix("Doc-tests ").map(|name| format!("{name} (doc)"))
 }
 
 /// `test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s`
@@ -117,27 +209,23 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "\
-   Compiling holdfast-plan v0.1.0
-     Running unittests src/lib.rs (/t/debug/deps/holdfast_plan-91ab)
 test due::tests::weekly ... ok
 test result: ok. 7 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s
-     Running tests/golden.rs (/t/debug/deps/golden-77)
-test result: FAILED. 2 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s
-     Running unittests src/main.rs (/t/debug/deps/empty-1)
-test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
    Doc-tests holdfast_plan
-test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.20s
+test result: ok. 4 passed; 1 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.20s
+   Doc-tests holdfast_api
+test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
 ";
 
     #[test]
     fn results_are_summed_and_kept_with_the_name_of_their_program() {
         let mut summary = Summary::default();
         let mut echo = Vec::new();
-        let ignored = collect(OUTPUT.as_bytes(), "", &mut echo, &mut summary).unwrap();
-        assert_eq!((summary.passed, summary.failed, ignored), (13, 1, 1));
+        let ignored = collect(OUTPUT.as_bytes(), "plan (src/lib.rs)", &mut echo, &mut summary).unwrap();
+        assert_eq!((summary.passed, summary.failed, ignored), (11, 1, 1));
         assert_eq!(String::from_utf8(echo).unwrap(), OUTPUT);
         let names: Vec<_> = summary.lines.iter().map(|line| line.split(": ").next().unwrap()).collect();
-        assert_eq!(names, ["holdfast_plan (src/lib.rs)", "golden (tests/golden.rs)", "holdfast_plan (doc)"]);
+        assert_eq!(names, ["plan (src/lib.rs)", "holdfast_plan (doc)"]);
     }
 
     #[test]
@@ -147,23 +235,69 @@ test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         assert_eq!(echo, b"\xff\n");
     }
 
-    /// `cargo_test` against a program that stands in for cargo.
-    fn with(script: &str) -> (Result<()>, Summary) {
-        let mut summary = Summary::default();
+    #[test]
+    fn test_programs_are_found_among_the_messages_of_cargo() {
+        let artifact = |name: &str, source: &str, test: bool, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/w/{name}/Cargo.toml","profile":{{"test":{test}}},
+                    "target":{{"name":"{name}","src_path":"/w/{name}/{source}"}},"executable":{executable}}}"#
+            )
+            .replace('\n', "")
+        };
+        let messages = [
+            artifact("api", "src/lib.rs", false, "null"),
+            artifact("cli", "src/main.rs", false, r#""/t/cli""#),
+            artifact("cli", "tests/pod/main.rs", true, r#""/t/pod-1""#),
+            r#"{"reason":"build-finished","success":true}"#.to_owned(),
+        ];
+        let (file, folder) = ("/t/pod-1".into(), "/w/cli".into());
+        let pod = Program { name: "cli (tests/pod/main.rs)".to_owned(), file, folder };
+        assert_eq!(programs(&messages.join("\n")).unwrap(), [pod]);
+        assert!(programs("no JSON").is_err());
+    }
+
+    fn shell(script: &str) -> Command {
         let mut shell = Command::new("sh");
-        shell.args(["-c", script, "cargo"]);
-        (cargo_test(shell, &mut std::io::sink(), &mut summary), summary)
+        shell.args(["-c", script]);
+        shell
+    }
+
+    fn line(counts: &str) -> String {
+        format!("echo 'test result: ok. {counts}; 0 measured; 0 filtered out'")
     }
 
     #[test]
     fn only_tests_that_ran_and_passed_are_a_success() {
-        let line = |rest: &str| format!("echo 'test result: ok. {rest}; 0 measured; 0 filtered out'");
+        let with = |script: &str| {
+            let mut summary = Summary::default();
+            (run(shell(script), "some", &mut std::io::sink(), &mut summary), summary)
+        };
         assert!(with(&line("1 passed; 0 failed; 0 ignored")).0.is_ok());
         assert!(with(&line("1 passed; 0 failed; 1 ignored")).0.is_err(), "ignored");
         assert!(with(&line("0 passed; 0 failed; 0 ignored")).0.is_err(), "empty");
         let (result, summary) = with(&format!("{}; exit 101", line("4 passed; 2 failed; 0 ignored")));
         assert!(result.is_err());
         assert_eq!((summary.passed, summary.failed), (4, 2));
-        assert!(with("exit 101").0.is_err(), "does not compile");
+        assert!(with("exit 101").0.is_err(), "does not start");
+    }
+
+    #[test]
+    fn all_programs_run_though_some_fail_and_each_prints_in_one_piece() {
+        let scripts = (0..9).map(|n| {
+            let end = if n % 4 == 0 { "; exit 101" } else { "" };
+            let script =
+                format!("echo first {n}; sleep 0.0$((9 - {n})); {}{end}", line("2 passed; 0 failed; 0 ignored"));
+            (format!("n{n}"), shell(&script))
+        });
+        let (mut echo, mut summary) = (Vec::new(), Summary::default());
+        let error = run_all(scripts.collect(), &mut echo, &mut summary).unwrap_err().to_string();
+        let mut failed: Vec<_> = error.lines().map(|line| &line[..3]).collect();
+        failed.sort_unstable();
+        assert_eq!(failed, ["n0:", "n4:", "n8:"], "{error}");
+        assert_eq!((summary.passed, summary.lines.len()), (18, 9));
+        let echo = String::from_utf8(echo).unwrap();
+        for n in 0..9 {
+            assert!(echo.contains(&format!("Running n{n}\nfirst {n}\ntest result")), "{echo}");
+        }
     }
 }
