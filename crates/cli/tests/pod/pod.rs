@@ -62,7 +62,10 @@ impl Stage {
     pub(crate) fn secret(&self, key: &str, value: &str) {
         let folder = self.root().join(names::secret_mount("secret"));
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join(key), value).unwrap();
+        // In one step, as a kubelet does: a program that looks meanwhile must not see half of it.
+        let unfinished = folder.with_extension(key);
+        fs::write(&unfinished, value).unwrap();
+        fs::rename(unfinished, folder.join(key)).unwrap();
     }
 
     pub(crate) fn apply(&self, manifests: &[String]) {
