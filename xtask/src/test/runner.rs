@@ -37,7 +37,7 @@ struct Counts {
 }
 
 /// How many programs run at once: towards the end of most of them a single test is waited for.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 /// Every test of the workspace that needs no cluster.
 pub(super) fn cargo_test(cargo: impl Fn() -> Command, summary: &mut Summary) -> Result<()> {
