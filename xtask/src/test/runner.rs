@@ -48,7 +48,8 @@ pub(super) fn cargo_test(cargo: impl Fn() -> Command, summary: &mut Summary) -> 
     };
     let tests = programs(&command::stdout(&mut test(&BUILD))?)?.iter().map(Program::command).collect();
     let programs = run_all(tests, &mut std::io::stdout(), summary);
-    let docs = run_all(vec![("doc".to_owned(), test(&["--doc"]))], &mut std::io::stdout(), summary);
+    // There may be none.
+    let docs = run_program(test(&["--doc"]), "doc", &mut std::io::stdout(), summary);
     programs.and(docs)
 }
 
@@ -110,8 +111,10 @@ pub(super) fn programs(messages: &str) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// Runs all of these, some at once, whichever fail. What one prints comes in one piece, when it has ended.
+/// Runs all of these, some at once, whichever fail; fails also when in all of them none ran. What one prints comes in one
+/// piece, when it has ended.
 fn run_all(tests: Vec<(String, Command)>, echo: &mut (impl Write + Send), summary: &mut Summary) -> Result<()> {
+    let passed_before = summary.passed;
     let waiting = Mutex::new(VecDeque::from(tests));
     let next = || waiting.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
     let told = Mutex::new((echo, summary, Vec::new()));
@@ -131,18 +134,19 @@ fn run_all(tests: Vec<(String, Command)>, echo: &mut (impl Write + Send), summar
             });
         }
     });
-    let (_, _, failed) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }
+    let (_, summary, failed) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    if failed.is_empty() { some_ran(passed_before, summary) } else { bail!("{}", failed.join("\n")) }
 }
 
 /// Runs tests; fails also when none ran.
 pub(super) fn run(tests: Command, program: &str, echo: &mut impl Write, summary: &mut Summary) -> Result<()> {
     let passed_before = summary.passed;
     run_program(tests, program, echo, summary)?;
-    if summary.passed == passed_before {
-        bail!("no test ran");
-    }
-    Ok(())
+    some_ran(passed_before, summary)
+}
+
+fn some_ran(passed_before: u64, summary: &Summary) -> Result<()> {
+    if summary.passed == passed_before { bail!("no test ran") } else { Ok(()) }
 }
 
 /// Runs tests, of `program` where their output does not say of which; fails when one fails, and when one was ignored: a
@@ -295,6 +299,9 @@ test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; fini
         failed.sort_unstable();
         assert_eq!(failed, ["n0:", "n4:", "n8:"], "{error}");
         assert_eq!((summary.passed, summary.lines.len()), (18, 9));
+        let empty = vec![("empty".to_owned(), shell(&line("0 passed; 0 failed; 0 ignored")))];
+        assert!(run_all(empty, &mut std::io::sink(), &mut summary).is_err(), "empty");
+        assert!(run_all(Vec::new(), &mut std::io::sink(), &mut summary).is_err(), "no program");
         let echo = String::from_utf8(echo).unwrap();
         for n in 0..9 {
             assert!(echo.contains(&format!("Running n{n}\nfirst {n}\ntest result")), "{echo}");
