@@ -77,6 +77,13 @@ pub struct Decision {
 impl Decision {
     /// Decides again at `moment` at the latest.
     pub(crate) fn again_at(&mut self, moment: jiff::Timestamp) {
-        self.again = Some(self.again.map_or(moment, |again| again.min(moment)));
+        sooner(&mut self.again, moment);
+    }
+}
+
+/// Takes another moment where none is known or it comes first.
+pub(crate) fn sooner<T: Ord>(known: &mut Option<T>, other: T) {
+    if known.as_ref().is_none_or(|known| other < *known) {
+        *known = Some(other);
     }
 }

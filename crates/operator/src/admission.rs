@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::action::Action;
+use crate::action::{Action, sooner};
 use crate::world::text;
 
 /// How long one that was admitted is waited for: its pod may be gone.
@@ -101,7 +101,7 @@ pub(crate) fn admit(demands: &BTreeMap<Key, Demand>, limits: &Limits, now: Times
             let end = at.checked_add(BEGINS_WITHIN).unwrap_or(Timestamp::MAX);
             if now < end {
                 going_on.add(demand);
-                turns.again = Some(turns.again.map_or(end, |again| again.min(end)));
+                sooner(&mut turns.again, end);
             }
         }
         let asks = demand.waiting.iter().filter(|(host, _)| !kept.contains_key(*host));

@@ -51,6 +51,15 @@ impl Cache {
         act(&mut self.known.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    fn notify(&self, is_changed: bool, is_demand: bool) {
+        if is_changed {
+            self.changed.notify_one();
+        }
+        if is_demand {
+            self.demanded.notify_one();
+        }
+    }
+
     /// Takes in an object that was seen.
     pub(crate) fn put(&self, kind: &'static str, mut object: Value) {
         let resource_version = text(&object, "/metadata/resourceVersion").into();
@@ -67,12 +76,7 @@ impl Cache {
             }
             is_changed
         });
-        if is_changed {
-            self.changed.notify_one();
-        }
-        if is_demand {
-            self.demanded.notify_one();
-        }
+        self.notify(is_changed, is_demand);
     }
 
     /// Forgets an object that is gone.
@@ -88,10 +92,7 @@ impl Cache {
             known.mark(kind, namespace, name);
             known.demand(kind, namespace, name, None)
         });
-        self.changed.notify_one();
-        if is_demand {
-            self.demanded.notify_one();
-        }
+        self.notify(true, is_demand);
     }
 
     /// Forgets every object of a kind but these, by namespace and name: what was listed is all there is.
@@ -114,10 +115,7 @@ impl Cache {
             }
             is_demand
         });
-        self.changed.notify_one();
-        if is_demand {
-            self.demanded.notify_one();
-        }
+        self.notify(true, is_demand);
     }
 
     /// Has a namespace decided on once more.

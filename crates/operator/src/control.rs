@@ -14,7 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::action::{Action, Decision};
+use crate::action::{Action, Decision, sooner};
 use crate::cache::Cache;
 use crate::decide::{decide, decide_cluster};
 use crate::execute::Executor;
@@ -134,14 +134,14 @@ impl Control {
         for action in &repeated {
             // An event is not watched: that it is asked for again says nothing.
             if let (false, Some((until, _))) = (is_event(action), memory.done.get(&fingerprint(action))) {
-                again = Some(again.map_or(*until, |again| again.min(*until)));
+                sooner(&mut again, *until);
             }
         }
         if !self.carry_out(actions, memory).await {
             memory.failures = memory.failures.saturating_add(1);
             let (first, most) = RETRY;
             let retry = Instant::now() + (first * 2_u32.saturating_pow(memory.failures.min(10) - 1)).min(most);
-            again = Some(again.map_or(retry, |again| again.min(retry)));
+            sooner(&mut again, retry);
         } else {
             memory.failures = 0;
         }
