@@ -58,15 +58,17 @@ async fn assert_each_once(t: &Test, url: &str, rounds: &Rounds, triggers: usize,
     assert_eq!(snapshots.len(), triggers, "snapshots and triggers");
     let backup = t.get("Backup/claim").await;
     assert_eq!(backup["status"]["hosts"][0]["count"], triggers, "runs and triggers: {backup:#}");
-    let events = t.list("Event", "").await;
+    let told = |events: &[Value]| {
+        let of_claim = events.iter().filter(|event| event["involvedObject"]["name"] == "claim");
+        of_claim.filter(|event| event["reason"] == "SuccessfulBackup").count()
+    };
+    let events = t.wait_all("Event", "", "Events of all runs", |events| told(events) >= triggers).await;
+    assert_eq!(told(&events), triggers, "Events and triggers: {events:#?}");
     let made: Vec<_> = events
         .iter()
         .filter(|event| event["reason"] == "SuccessfulCreate" && event["involvedObject"]["kind"] == "Job")
         .collect();
     assert_eq!(made.len(), triggers, "pods of Jobs and triggers: {made:#?}");
-    let of_claim = events.iter().filter(|event| event["involvedObject"]["name"] == "claim");
-    let told = of_claim.filter(|event| event["reason"] == "SuccessfulBackup").count();
-    assert_eq!(told, triggers, "Events and triggers: {events:#?}");
 }
 
 #[test]

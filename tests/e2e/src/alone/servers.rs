@@ -108,9 +108,9 @@ fn a_backup_outlives_restarts_of_etcd_and_the_api_server() {
         assert_eq!(backup["status"]["hosts"][0]["count"], 3, "one run for each trigger: {backup:#}");
         let snapshots = t.judge(&t.chaos_url(store, "store"), &rounds).await;
         assert_eq!(snapshots.len(), 3, "{snapshots:?}");
-        let events = t.list("Event", "").await;
-        let told = events.iter().filter(|event| event["reason"] == "SuccessfulBackup").count();
-        assert_eq!(told, 3, "one Event for each run: {events:#?}");
+        let told = |events: &[Value]| events.iter().filter(|event| event["reason"] == "SuccessfulBackup").count();
+        let events = t.wait_all("Event", "", "an Event for each run", |events| told(events) >= 3).await;
+        assert_eq!(told(&events), 3, "one Event for each run: {events:#?}");
         assert_eq!(t.life("db-0").await, before, "the pod and its containers are those from before");
     });
 }

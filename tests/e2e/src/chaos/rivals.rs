@@ -72,12 +72,13 @@ fn restic_beside_the_operator_neither_disturbs_nor_is_disturbed() {
         let backup = t.get("Backup/db").await;
         let notes = backup["status"]["hosts"][0]["runs"][0]["notes"].to_string();
         assert!(notes.contains("removed: ") && notes.contains("on db-0"), "a stale lock is told of: {backup:#}");
-        let events = t.list("Event", "").await;
-        let told = events.iter().any(|event| {
-            event["involvedObject"]["name"] == json!("db")
-                && event["message"].to_string().contains("its holder on db-0")
-        });
-        assert!(told, "an Event tells of the lock: {events:#?}");
+        t.wait_all("Event", "", "a word on the lock", |events| {
+            events.iter().any(|event| {
+                event["involvedObject"]["name"] == json!("db")
+                    && event["message"].to_string().contains("its holder on db-0")
+            })
+        })
+        .await;
         t.restic(&url, "forget --host somebody --keep-last 1 --prune").await;
         t.restic(&url, "check --read-data").await;
         assert_eq!(t.restic(&url, "--no-lock list locks").await, "");
