@@ -118,10 +118,17 @@ pub fn run(
     let mut done = Done::default();
     for (snapshot, tree) in planned.snapshots.iter().zip(trees) {
         let is_empty = is_empty(snapshot, volumes);
-        let stored = match earlier.begun {
-            Some(begun) => stored_since(begun, &repository, planned, snapshot).map_err(failed)?,
-            None => None,
+        // Listing what is stored takes a while: it is done only where that matters.
+        let others = if is_empty || earlier.begun.is_some() {
+            of_other_runs(&repository, planned, snapshot).map_err(failed)?
+        } else {
+            Vec::new()
         };
+        if is_empty && others.iter().any(has_files) {
+            let paths: Vec<&str> = snapshot.directories.iter().map(|directory| directory.path.as_str()).collect();
+            return Err(BackupError::EmptySource { directories: paths.join(", ") });
+        }
+        let stored = earlier.begun.and_then(|begun| last_since(begun, &others));
         let options = BackupOptions {
             host: planned.host.clone(),
             tags: snapshot.tags.clone(),
@@ -136,10 +143,6 @@ pub fn run(
             lock: lock.clone(),
             ..BackupOptions::new()
         };
-        if is_empty && has_files_already(&repository, planned, snapshot).map_err(failed)? {
-            let paths: Vec<&str> = snapshot.directories.iter().map(|directory| directory.path.as_str()).collect();
-            return Err(BackupError::EmptySource { directories: paths.join(", ") });
-        }
         let mut report = backup(&repository, &tree, &options, monitor).map_err(failed)?;
         if let (None, Some(stored)) = (report.snapshot, stored) {
             let id = stored.short();
@@ -199,33 +202,8 @@ fn is_empty(snapshot: &PlannedSnapshot, volumes: &Path) -> bool {
     })
 }
 
-fn has_files_already(
-    repository: &Repository,
-    planned: &PlannedBackup,
-    snapshot: &PlannedSnapshot,
-) -> holdfast_repository::Result<bool> {
-    let earlier = earlier(repository, planned, snapshot)?;
-    let has_files = |saved: &SavedSnapshot| {
-        saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)
-    };
-    Ok(earlier.iter().any(has_files))
-}
-
-/// The last snapshot since then. What tells that time may know whole seconds only.
-fn stored_since(
-    begun: Timestamp,
-    repository: &Repository,
-    planned: &PlannedBackup,
-    snapshot: &PlannedSnapshot,
-) -> holdfast_repository::Result<Option<Id>> {
-    let earlier = earlier(repository, planned, snapshot)?;
-    let last = earlier.iter().max_by_key(|saved| saved.snapshot.time.instant());
-    let last = last.filter(|saved| saved.snapshot.time.seconds() >= begun.as_second());
-    Ok(last.map(|saved| saved.id))
-}
-
 /// The snapshots that other runs made of the same.
-fn earlier(
+fn of_other_runs(
     repository: &Repository,
     planned: &PlannedBackup,
     snapshot: &PlannedSnapshot,
@@ -237,4 +215,14 @@ fn earlier(
     };
     let snapshots = Snapshots::load(repository)?;
     Ok(snapshots.saved.into_iter().filter(|saved| filter.matches(&saved.snapshot)).collect())
+}
+
+fn has_files(saved: &SavedSnapshot) -> bool {
+    saved.snapshot.summary.as_ref().is_some_and(|summary| summary.total_files_processed > 0)
+}
+
+/// The last one, if it was made since then. What tells that time may know whole seconds only.
+fn last_since(begun: Timestamp, others: &[SavedSnapshot]) -> Option<Id> {
+    let last = others.iter().max_by_key(|saved| saved.snapshot.time.instant())?;
+    (last.snapshot.time.seconds() >= begun.as_second()).then_some(last.id)
 }

@@ -47,6 +47,7 @@ pub(super) fn of_backup(
         revision: None,
         count: runs.map_or(0, |runs| signed(runs.count)),
         running,
+        cut_off_since: state.cut_off.get(&planned.id).copied().map(Time),
         // Whoever waits says so.
         waiting_since: None,
         next: planned.next.map(Time),
@@ -60,7 +61,17 @@ pub(super) fn of_backup(
 /// Remembers what an entry says. A run that goes on by it has ended with its pod, and failed.
 pub(super) fn remember_backup(state: &mut State, id: &str, namespace: &str, entry: &HostStatus) {
     let HostStatus {
-        first_seen, last_start, last_end, last_success, attempts, count, running, repository, runs, ..
+        first_seen,
+        last_start,
+        last_end,
+        last_success,
+        attempts,
+        count,
+        running,
+        cut_off_since,
+        repository,
+        runs,
+        ..
     } = entry;
     let time = |time: &Option<Time>| time.as_ref().map(|time| time.0);
     let history = state.observed.backups.entry(id.to_owned()).or_default();
@@ -83,6 +94,10 @@ pub(super) fn remember_backup(state: &mut State, id: &str, namespace: &str, entr
         remembered.push(cut_off(start.0, triggers));
     }
     state.runs.insert(id.to_owned(), remembered);
+    match cut_off_since {
+        Some(since) => _ = state.cut_off.insert(id.to_owned(), since.0),
+        None => _ = state.cut_off.remove(id),
+    }
     if let (Some(facts), Some(instance)) = (repository, id.rsplit('/').next()) {
         state.repositories.insert(format!("{namespace}/{instance}"), to_repository(facts));
     }
@@ -437,6 +452,25 @@ mod tests {
         assert_eq!((entry.runs[0].phase, entry.runs[0].error.as_deref()), (RunPhase::Failed, Some(CUT_OFF)));
         let trigger = of_trigger("demo/now", &planned.id, &again, "statefulset.db-0").unwrap();
         assert_eq!(trigger.phase, RunPhase::Failed);
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_is_remembered_until_one_ends() {
+        let planned = planned();
+        let mut state = State::default();
+        state.begin_backup(&planned, "s3:b", at(10));
+        state.take_back(&planned.id);
+        let entry = of_backup(&planned, &state, &identity(), 10, None);
+        assert_eq!((entry.count, entry.attempts, entry.running.is_none()), (0, 0, true));
+        let mut again = State::default();
+        remember_backup(&mut again, &planned.id, "demo", &entry);
+        assert_eq!(again.cut_off.get(&planned.id), Some(&at(10)));
+        assert_eq!(of_backup(&planned, &again, &identity(), 10, None), entry);
+        again.begin_backup(&planned, "s3:b", at(20));
+        again.end_backup(&planned.id, run(20, Outcome::Succeeded));
+        let ended = of_backup(&planned, &again, &identity(), 10, None);
+        remember_backup(&mut state, &planned.id, "demo", &ended);
+        assert!(ended.cut_off_since.is_none() && state.cut_off.is_empty());
     }
 
     #[test]

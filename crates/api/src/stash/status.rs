@@ -112,6 +112,10 @@ pub struct HostStatus {
     /// The run that goes on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningRun>,
+    /// When the first of the runs began that were stopped since the last one that ended: one of them may have stored a
+    /// snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut_off_since: Option<Time>,
     /// Since when a run that is due waits to be admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<Time>,

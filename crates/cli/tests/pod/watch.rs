@@ -183,6 +183,35 @@ fn a_run_that_is_asked_to_end_leaves_no_trace() {
 }
 
 #[test]
+fn a_run_that_is_asked_to_end_between_two_snapshots_keeps_the_first() {
+    let stage = Stage::new();
+    for group in ["first", "second"] {
+        fs::create_dir(stage.data(group)).unwrap();
+        fs::write(stage.data(group).join("a"), group).unwrap();
+    }
+    fs::File::create(stage.data("second/large")).unwrap().set_len(200 << 30).unwrap();
+    let restic = "apiVersion: stash.appscode.com/v1alpha1\nkind: Restic\nmetadata: {name: all, namespace: NAMESPACE}\nspec:\n  selector: {matchLabels: {app: db}}\n  fileGroups: [{path: /data/first}, {path: /data/second}]\n  schedule: '@every 1h'\n  backend:\n    storageSecretName: secret\n    local: {mountPath: /repo, subPath: repo, persistentVolumeClaim: {claimName: backups}}\n";
+    let labelled =
+        workload("StatefulSet", "db").replace("{name: db, namespace", "{name: db, labels: {app: db}, namespace");
+    stage.apply(&[labelled, restic.to_owned()]);
+    let mut program = stage.start("db-0", "StatefulSet/db", &WATCH);
+    let snapshots = stage.repository().join("repo/statefulset/db-0/snapshots");
+    let stored = || fs::read_dir(&snapshots).map_or(0, Iterator::count);
+    eventually(|| stored() == 1);
+    assert!(program.terminate().success(), "{}", program.text());
+    let object = stage.until("restic", "all", "told", |object| object["status"]["hosts"][0]["running"].is_null());
+    assert_eq!((count(&object), stored()), (0, 1), "{object:#}");
+    fs::write(stage.data("second/large"), "now it is small").unwrap();
+    let mut again = stage.start("db-0", "StatefulSet/db", &WATCH);
+    let object = stage.until("restic", "all", "run", |object| count(object) == 1);
+    let run = run(&object, "statefulset.db-0", 0);
+    assert_eq!((&run["phase"], stored()), (&json!("Succeeded"), 2), "{object:#}");
+    assert!(run["notes"][0].as_str().is_some_and(|note| note.contains("nothing has changed since")), "{object:#}");
+    assert!(object["status"]["hosts"][0]["cutOffSince"].is_null(), "{object:#}");
+    assert!(again.terminate().success());
+}
+
+#[test]
 fn one_pod_of_a_deployment_works_at_a_time() {
     let stage = Stage::new();
     fs::write(stage.data("a"), "content").unwrap();
