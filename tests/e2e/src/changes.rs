@@ -35,7 +35,7 @@ fn pods_of_a_scaled_stateful_set_are_hosts_while_they_are_there() {
         t.operator().await;
         let store = t.object_store().await;
         t.apply(DB).await;
-        t.protect(store, "db", "StatefulSet", "db").await;
+        t.protect(store, "db", "StatefulSet/db").await;
         let scale = async |replicas: u8, trigger: &str| {
             t.patch("StatefulSet/db", &json!({"spec": {"replicas": replicas}})).await;
             t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
@@ -54,8 +54,8 @@ fn pods_of_a_scaled_stateful_set_are_hosts_while_they_are_there() {
         t.condition("Backup/db", "BackedUp").await;
         assert_eq!(scale(2, "more").await, ["db-0", "db-0", "db-0", "db-0", "db-1", "db-1", "db-2"]);
         let dump = "--no-lock dump --host db-2 latest /source/data/name";
-        assert_eq!(t.restic(&t.repository(store), dump).await, "db-2\n");
-        t.restic(&t.repository(store), "check --read-data").await;
+        assert_eq!(t.restic(&t.url(store, "store"), dump).await, "db-2\n");
+        t.restic(&t.url(store, "store"), "check --read-data").await;
     });
 }
 
@@ -69,7 +69,7 @@ fn a_rollout_in_the_middle_of_a_backup_hands_it_on() {
         let polite = "command: [sh, -c, \"trap 'exit 0' TERM; sleep 86400 & wait\"]";
         let web = WEB.replace("command: [sleep, '86400']", polite);
         t.apply(&web.replace("terminationGracePeriodSeconds: 0", "terminationGracePeriodSeconds: 30")).await;
-        t.protect("http://front:9000", "web", "Deployment", "web").await;
+        t.protect("http://front:9000", "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         let pod = t.pod_of("app=web").await;
         t.sh(&pod, WRITE).await;
@@ -91,7 +91,7 @@ fn a_rollout_in_the_middle_of_a_backup_hands_it_on() {
         assert_eq!(host(&backup)["pod"], json!(next), "{:#}", backup["status"]);
         assert_eq!(t.hosts(store).await, ["web", "web"]);
         // No lock is left behind: restic would wait for it.
-        t.restic(&t.repository(store), "check --read-data").await;
+        t.restic(&t.url(store, "store"), "check --read-data").await;
     });
 }
 
@@ -102,7 +102,7 @@ fn a_workload_deleted_in_the_middle_of_a_backup_is_told() {
         let store = t.object_store().await;
         let proxy = t.proxy("front", 9000, t.object_store_address().await).await;
         t.apply(WEB).await;
-        t.protect("http://front:9000", "web", "Deployment", "web").await;
+        t.protect("http://front:9000", "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         let pod = t.pod_of("app=web").await;
         t.sh(&pod, WRITE).await;
@@ -132,6 +132,6 @@ fn a_workload_deleted_in_the_middle_of_a_backup_is_told() {
         t.trigger("after", "web").await;
         t.condition("BackupTrigger/after", "Complete").await;
         assert_eq!(t.hosts(store).await, ["web", "web"]);
-        t.restic(&t.repository(store), "--no-lock check --read-data").await;
+        t.restic(&t.url(store, "store"), "--no-lock check --read-data").await;
     });
 }

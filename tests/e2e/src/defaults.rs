@@ -78,29 +78,22 @@ spec:
         )
         .await;
         t.condition("Job/fill", "Complete").await;
-        t.apply(&format!(
+        t.repository(store, "store").await;
+        t.apply(
             "
 apiVersion: stash.appscode.com/v1alpha2
-kind: Repository
-metadata: {{name: store}}
-spec:
-  backend:
-    s3: {{endpoint: '{store}', bucket: backups, prefix: $NAMESPACE}}
-    storageSecretName: storage
----
-apiVersion: stash.appscode.com/v1alpha2
 kind: Backup
-metadata: {{name: claim}}
+metadata: {name: claim}
 spec:
   schedule: '@every 24h'
   paused: true
-  repository: {{name: store}}
-  targetRef: {{apiVersion: v1, kind: PersistentVolumeClaim, name: data}}
-  podAttributes: {{nodeSelector: {{kubernetes.io/hostname: node-2}}}}
-  containerAttributes: {{resources: {{limits: {{memory: 128Mi}}}}}}
-  retentionPolicy: {{keepLast: 1, prune: true}}
-"
-        ))
+  repository: {name: store}
+  targetRef: {apiVersion: v1, kind: PersistentVolumeClaim, name: data}
+  podAttributes: {nodeSelector: {kubernetes.io/hostname: node-2}}
+  containerAttributes: {resources: {limits: {memory: 128Mi}}}
+  retentionPolicy: {keepLast: 1, prune: true}
+",
+        )
         .await;
         for name in ["first", "second"] {
             t.trigger(name, "claim").await;
@@ -115,7 +108,7 @@ spec:
         }
         // The policy held: of two one is left.
         assert_eq!(t.hosts(store).await, ["data"]);
-        let repository = t.repository(store);
+        let repository = t.url(store, "store");
         t.restic(&repository, "--no-lock restore latest --target /tmp/claim").await;
         assert_eq!(t.sh("restic", "cat $(find /tmp/claim -name file)").await, "kept\n");
         t.restic(&repository, "check --read-data").await;
@@ -172,7 +165,7 @@ spec:
         ))
         .await;
         t.sh(&t.pod_of("app=web").await, WRITE).await;
-        t.protect(store, "web", "Deployment", "web").await;
+        t.protect(store, "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
 
         let agent = |name: String| json!({"spec": {"backupAgent": {"name": name}}});
@@ -201,7 +194,7 @@ spec:
         t.condition("BackupTrigger/now", "Complete").await;
         t.pushed("host", "stash_appscode_com_backupsession_success{").await;
         assert_eq!(t.hosts(store).await, ["web"]);
-        t.restic(&t.repository(store), "--no-lock check --read-data").await;
+        t.restic(&t.url(store, "store"), "--no-lock check --read-data").await;
 
         // A template of one's own recovers, too.
         t.claim("recovered").await;
@@ -251,7 +244,7 @@ spec:
 ",
         )
         .await;
-        t.protect(store, "web", "Deployment", "web").await;
+        t.protect(store, "web", "Deployment/web").await;
         t.wait("Deployment/web", "with what both need", |web| web.to_string().contains("/holdfast/repository/")).await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         let pod = t.pod_of("app=web").await;
@@ -287,7 +280,7 @@ spec:
         t.trigger("web", "web").await;
         t.condition("BackupTrigger/deep", "Complete").await;
         t.condition("BackupTrigger/web", "Complete").await;
-        let snapshots = t.restic(&t.repository(store), "--no-lock snapshots --json").await;
+        let snapshots = t.restic(&t.url(store, "store"), "--no-lock snapshots --json").await;
         let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
         let mut paths: Vec<String> = snapshots.iter().map(|one| one["paths"].to_string()).collect();
         paths.sort();

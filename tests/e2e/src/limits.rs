@@ -19,7 +19,7 @@ fn runs_on_one_repository_take_turns_where_it_says_so() {
         let store = t.object_store().await;
         let gate = t.gate("front", 9000, t.object_store_address().await).await;
         t.apply(&DB.replace("replicas: 1", "replicas: 2\n  podManagementPolicy: Parallel")).await;
-        t.protect("http://front:9000", "db", "StatefulSet", "db").await;
+        t.protect("http://front:9000", "db", "StatefulSet/db").await;
         t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         t.patch("Repository/store", &json!({"spec": {"maxConcurrentRuns": 1}})).await;
         t.wait("Backup/db", "limited", |backup| backup["status"]["limited"] == true).await;
@@ -54,6 +54,6 @@ fn runs_on_one_repository_take_turns_where_it_says_so() {
         })
         .await;
         t.patch("Backup/db", &json!({"spec": {"paused": true}})).await;
-        t.restic(&t.repository(store), "check --read-data").await;
+        t.restic(&t.url(store, "store"), "check --read-data").await;
     });
 }

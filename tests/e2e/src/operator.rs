@@ -84,13 +84,13 @@ fn what_a_trigger_backs_up_recovers_into_a_claim_and_into_the_workload() {
         t.sh(&pod, WRITE).await;
         let listing = t.sh(&pod, &format!("cd /source/data && {LISTING}")).await;
 
-        t.protect(store, "web", "Deployment", "web").await;
+        t.protect(store, "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("now", "web").await;
         t.condition("BackupTrigger/now", "Complete").await;
         let counted = |repository: &Value| repository["status"]["snapshotCount"].as_u64() >= Some(1);
         t.wait("Repository/store", "a backup counted", counted).await;
-        let repository = t.repository(store);
+        let repository = t.url(store, "store");
         assert_eq!(t.restic(&repository, "--no-lock dump latest /source/data/deep/note").await, "first\n");
 
         t.claim("recovered").await;
@@ -144,7 +144,7 @@ fn of_several_replicas_one_writes() {
         let store = t.object_store().await;
         t.apply(WEB).await;
         t.patch("Deployment/web", &json!({"spec": {"replicas": 3}})).await;
-        t.protect(store, "web", "Deployment", "web").await;
+        t.protect(store, "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         let pods = t.list("Pod", "app=web").await;
         t.sh(pods[0]["metadata"]["name"].as_str().unwrap(), WRITE).await;
@@ -162,14 +162,14 @@ fn each_pod_of_a_stateful_set_is_a_host() {
         t.operator().await;
         let store = t.object_store().await;
         t.apply(&DB.replace("replicas: 1", "replicas: 2")).await;
-        t.protect(store, "db", "StatefulSet", "db").await;
+        t.protect(store, "db", "StatefulSet/db").await;
         t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("now", "db").await;
         t.condition("BackupTrigger/now", "Complete").await;
         assert_eq!(t.hosts(store).await, ["db-0", "db-1"]);
         for pod in ["db-0", "db-1"] {
             let dump = format!("--no-lock dump --host {pod} latest /source/data/name");
-            assert_eq!(t.restic(&t.repository(store), &dump).await, format!("{pod}\n"));
+            assert_eq!(t.restic(&t.url(store, "store"), &dump).await, format!("{pod}\n"));
         }
     });
 }
@@ -182,7 +182,7 @@ fn an_outage_of_the_store_is_waited_out() {
         let proxy = t.proxy("front", 9000, t.object_store_address().await).await;
         t.apply(WEB).await;
         t.sh(&t.pod_of("app=web").await, WRITE).await;
-        t.protect("http://front:9000", "web", "Deployment", "web").await;
+        t.protect("http://front:9000", "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("before", "web").await;
         t.condition("BackupTrigger/before", "Complete").await;
@@ -195,7 +195,7 @@ fn an_outage_of_the_store_is_waited_out() {
         proxy.set(Flow::Open);
         t.condition("BackupTrigger/during", "Complete").await;
         assert_eq!(t.hosts(store).await, ["web", "web"]);
-        t.restic(&t.repository(store), "check --read-data").await;
+        t.restic(&t.url(store, "store"), "check --read-data").await;
     });
 }
 
@@ -206,7 +206,7 @@ fn a_wrong_password_is_told_and_mended_without_a_restart() {
         let store = t.object_store().await;
         t.apply(WEB).await;
         t.sh(&t.pod_of("app=web").await, WRITE).await;
-        t.protect(store, "web", "Deployment", "web").await;
+        t.protect(store, "web", "Deployment/web").await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("first", "web").await;
         t.condition("BackupTrigger/first", "Complete").await;
@@ -248,7 +248,7 @@ fn nothing_holds_up_the_deletion_of_a_namespace() {
         let store = t.object_store().await;
         t.apply(WEB).await;
         t.sh(&t.pod_of("app=web").await, WRITE).await;
-        t.protect(store, "web", "Deployment", "web").await;
+        t.protect(store, "web", "Deployment/web").await;
         t.patch("Repository/store", &json!({"spec": {"deletionPolicy": "WipeOut"}})).await;
         t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("now", "web").await;

@@ -81,11 +81,7 @@ fn a_foreign_repository_serves_whom_it_allows() {
         guest.wait("ServiceAccount/default", "exists", |account| !account.is_null()).await;
         guest.apply(WEB).await;
         guest.sh(&guest.pod_of("app=web").await, WRITE).await;
-        t.apply(&format!(
-            "{{apiVersion: stash.appscode.com/v1alpha2, kind: Repository, metadata: {{name: store}}, spec: {{backend: {{
-              s3: {{endpoint: '{store}', bucket: backups, prefix: $NAMESPACE}}, storageSecretName: storage}}}}}}"
-        ))
-        .await;
+        t.repository(store, "store").await;
         guest
             .apply(&format!(
                 "
@@ -131,7 +127,7 @@ spec:
             })
             .await;
         assert_eq!(t.hosts(store).await, ["web"]);
-        t.restic(&t.repository(store), "--no-lock check --read-data").await;
+        t.restic(&t.url(store, "store"), "--no-lock check --read-data").await;
     });
 }
 

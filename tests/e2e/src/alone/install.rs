@@ -83,7 +83,7 @@ async fn protected(t: &Test, namespace: &str, store: &str) -> Test {
 async fn protect(t: &Test, store: &str) -> String {
     t.apply(WEB).await;
     t.sh(&t.pod_of("app=web").await, WRITE).await;
-    t.protect(store, "web", "Deployment", "web").await;
+    t.protect(store, "web", "Deployment/web").await;
     t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
     t.pod_of("app=web").await
 }
@@ -204,7 +204,7 @@ spec:
     t.condition("Backup/again", "Ready").await;
     t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
     back_up(t, "plain", "again").await;
-    t.restic(&t.repository(store), "--no-lock check --read-data").await;
+    t.restic(&t.url(store, "store"), "--no-lock check --read-data").await;
 
     // One that is missing is made by the operator, where it may.
     let definition = "CustomResourceDefinition/backuptemplates.stash.appscode.com";

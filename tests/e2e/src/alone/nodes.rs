@@ -35,7 +35,7 @@ fn a_node_lost_in_the_middle_of_a_backup_is_told() {
         let pod = json!({"nodeSelector": {"kubernetes.io/hostname": node}, "tolerations": left,
             "terminationGracePeriodSeconds": 1});
         t.patch("StatefulSet/db", &json!({"spec": {"template": {"spec": pod}}})).await;
-        t.protect("http://front:9000", "db", "StatefulSet", "db").await;
+        t.protect("http://front:9000", "db", "StatefulSet/db").await;
         t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         t.trigger("before", "db").await;
         t.condition("BackupTrigger/before", "Complete").await;
@@ -59,7 +59,7 @@ fn a_node_lost_in_the_middle_of_a_backup_is_told() {
         t.condition("BackupTrigger/after", "Complete").await;
         t.condition("Backup/db", "BackedUp").await;
         let dump = "--no-lock dump latest /source/data/name";
-        assert_eq!(t.restic(&t.repository(store), dump).await, "db-0\n");
-        t.restic(&t.repository(store), "--no-lock check --read-data").await;
+        assert_eq!(t.restic(&t.url(store, "store"), dump).await, "db-0\n");
+        t.restic(&t.url(store, "store"), "--no-lock check --read-data").await;
     });
 }

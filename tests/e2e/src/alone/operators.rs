@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::chaos::{DB, Random, Rounds, kills, spread};
+use crate::chaos::{DB, Random, Rounds, kills, spread, tried_again};
 use crate::harness::{Test, Value, container_status, is_true, test_alone};
 
 /// The longest pause between a request and the operator's end, in milliseconds: a Job is made and runs in it.
@@ -18,10 +18,10 @@ async fn claim_with_jobs(t: &Test, node: &str) -> &'static str {
     let store = t.object_store().await;
     let pinned = format!("nodeSelector: {{kubernetes.io/hostname: {node}}}\n      containers:");
     t.apply(&DB.replace("containers:", &pinned)).await;
-    t.chaos_repository(store, "store").await;
-    t.chaos_repository(store, "other").await;
-    t.chaos_backup("db", "other", "StatefulSet/db", 1000).await;
-    t.chaos_backup("claim", "store", "PersistentVolumeClaim/data", 1000).await;
+    t.repository(store, "store").await;
+    t.repository(store, "other").await;
+    t.backup("db", "other", "StatefulSet/db", &tried_again(1000)).await;
+    t.backup("claim", "store", "PersistentVolumeClaim/data", &tried_again(1000)).await;
     let pod = json!({"spec": {"podAttributes": {"nodeSelector": {"kubernetes.io/hostname": node}}}});
     t.patch("Backup/claim", &pod).await;
     t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
@@ -96,7 +96,7 @@ fn an_operator_killed_at_any_moment_does_everything_once() {
             times.push(begun.elapsed());
         }
         println!("operator: {} kills; from trigger to success {}", kills(), spread(&times));
-        assert_each_once(t, &t.chaos_url(store, "store"), &rounds, kills(), before).await;
+        assert_each_once(t, &t.url(store, "store"), &rounds, kills(), before).await;
     });
 }
 
@@ -166,7 +166,7 @@ fn of_two_operators_one_acts() {
         let (far, near) = two_operators(t, &operator).await;
         let store = claim_with_jobs(t, &near).await;
         let before = t.life("db-0").await;
-        let url = t.chaos_url(store, "store");
+        let url = t.url(store, "store");
         let mut rounds = Rounds::new();
         let mut asked = 0;
         let mut ask = async |what: &str| {

@@ -106,7 +106,7 @@ fn a_backup_outlives_restarts_of_etcd_and_the_api_server() {
         println!("the end of a run without an API server is told {:.1?} after it is back", begun.elapsed());
         let backup = t.get("Backup/db").await;
         assert_eq!(backup["status"]["hosts"][0]["count"], 3, "one run for each trigger: {backup:#}");
-        let snapshots = t.judge(&t.chaos_url(store, "store"), &rounds).await;
+        let snapshots = t.judge(&t.url(store, "store"), &rounds).await;
         assert_eq!(snapshots.len(), 3, "{snapshots:?}");
         let told = |events: &[Value]| events.iter().filter(|event| event["reason"] == "SuccessfulBackup").count();
         let events = t.wait_all("Event", "", "an Event for each run", |events| told(events) >= 3).await;

@@ -6,9 +6,9 @@ use crate::harness::{Moment, test};
 fn a_gate_holds_everything_at_one_request() {
     test(async |t| {
         let store = t.object_store().await;
-        t.restic(&t.repository(store), "version").await;
+        t.restic(&t.url(store, "store"), "version").await;
         let gate = t.gate("front", 9000, t.object_store_address().await).await;
-        let url = t.repository("http://front:9000");
+        let url = t.url("http://front:9000", "store");
         // restic does not wait for a node to learn of a new Service.
         t.until("the new Service leads somewhere", async || {
             let config = t.exec("restic", &["restic", "--no-cache", "-r", &url, "cat", "config"]).await;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Random, Rounds, kills, spread};
+use super::{Random, Rounds, kills, spread, tried_again};
 use crate::harness::{Gate, Moment, Test, Value, test};
 
 /// What the sidecar is at when it is killed.
@@ -150,14 +150,14 @@ impl<'a> Trial<'a> {
             }
             // The first run into a repository checks it, and the runs of the next three days do not.
             let repository = format!("store-{tries}");
-            self.t.chaos_repository("http://front:9000", &repository).await;
-            self.t.chaos_backup("db", &repository, "StatefulSet/db", 1000).await;
+            self.t.repository("http://front:9000", &repository).await;
+            self.t.backup("db", &repository, "StatefulSet/db", &tried_again(1000)).await;
             killed += usize::from(self.strike(work, extent).await);
             let checked = |repository: &Value| repository["status"]["integrity"] == true;
             self.t.wait(&format!("Repository/{repository}"), "checked", checked).await;
             if tries % 10 == 0 || killed == kills() {
                 let store = self.t.object_store().await;
-                self.t.judge(&self.t.chaos_url(store, &repository), &self.rounds).await;
+                self.t.judge(&self.t.url(store, &repository), &self.rounds).await;
             }
         }
     }
@@ -181,7 +181,7 @@ fn a_backup_killed_at_any_request_is_made_up_for_once() {
         let extent = extent(Work::Backup, &trial.run().await);
         trial.strike_often(Work::Backup, &extent).await;
         let store = t.object_store().await;
-        let snapshots = t.judge(&t.chaos_url(store, "store"), &trial.rounds).await;
+        let snapshots = t.judge(&t.url(store, "store"), &trial.rounds).await;
         trial.report("backup", kills());
         assert_eq!(snapshots.len(), trial.asked, "snapshots and triggers");
     });
@@ -200,7 +200,7 @@ fn retention_killed_at_any_request_loses_nothing() {
         }
         trial.run().await;
         let store = t.object_store().await;
-        let snapshots = t.judge(&t.chaos_url(store, "store"), &trial.rounds).await;
+        let snapshots = t.judge(&t.url(store, "store"), &trial.rounds).await;
         trial.report("retention", 2 * kills());
         assert_eq!(snapshots.len(), 2, "the policy keeps two: {snapshots:?}");
         assert!(snapshots.iter().any(|snapshot| snapshot.starts_with(&trial.last)), "{} of {snapshots:?}", trial.last);

@@ -48,6 +48,13 @@ impl Random {
     }
 }
 
+/// The fields of a Backup that keeps so many snapshots and tries again at once.
+pub(crate) fn tried_again(keep: usize) -> String {
+    format!(
+        "retryConfig: {{maxRetry: 5, delay: 1s}}\nbackupHistoryLimit: 10\nretentionPolicy: {{keepLast: {keep}, prune: true}}"
+    )
+}
+
 /// What to protect: one pod `db-0` with the claim `data` at `/source/data`, which other pods may mount too.
 pub(crate) const DB: &str = "
 apiVersion: v1
@@ -92,56 +99,13 @@ impl Test {
         rounds.insert(round, sum.trim().to_owned());
     }
 
-    /// Makes the Repository `name`, at an S3 endpoint below the test's prefix and its own name.
-    pub(crate) async fn chaos_repository(&self, endpoint: &str, name: &str) {
-        self.apply(&format!(
-            "{{apiVersion: stash.appscode.com/v1alpha2, kind: Repository, metadata: {{name: {name}}}, spec: {{
-              backend: {{s3: {{endpoint: '{endpoint}', bucket: backups, prefix: $NAMESPACE/{name}}},
-                storageSecretName: storage}}}}}}"
-        ))
-        .await;
-    }
-
-    /// The same as restic names it.
-    pub(crate) fn chaos_url(&self, store: &str, name: &str) -> String {
-        format!("s3:{store}/backups/{}/{name}", self.namespace)
-    }
-
-    /// Makes a Backup of `/source/data` that triggers start, and its own tries after a failure.
-    pub(crate) async fn chaos_backup(&self, name: &str, repository: &str, target: &str, keep: usize) {
-        let (kind, workload) = target.split_once('/').expect("Kind/name");
-        let api_version = if kind == "PersistentVolumeClaim" { "v1" } else { "apps/v1" };
-        self.apply(&format!(
-            "
-apiVersion: stash.appscode.com/v1alpha2
-kind: Backup
-metadata: {{name: {name}}}
-spec:
-  # Never due by itself: one that has never run is due at once by `@every`.
-  schedule: '0 0 29 2 *'
-  backupAgent: {{name: stash-volume-backup}}
-  repository: {{name: {repository}}}
-  targetRef: {{apiVersion: {api_version}, kind: {kind}, name: {workload}}}
-  targetDirectories: [/source/data]
-  retryConfig: {{maxRetry: 5, delay: 1s}}
-  backupHistoryLimit: 10
-  retentionPolicy: {{keepLast: {keep}, prune: true}}
-"
-        ))
-        .await;
-        let accepted = |backup: &Value| {
-            is_true(backup, "Ready") && backup["status"]["observedGeneration"] == backup["metadata"]["generation"]
-        };
-        self.wait(&format!("Backup/{name}"), "accepted as it is", accepted).await;
-    }
-
     /// Makes what is to be protected, and its Backup `db` into the Repository `store` at an S3 endpoint; waits until it
     /// works.
     pub(crate) async fn protect_db(&self, endpoint: &str, keep: usize) {
         self.apply(DB).await;
         self.condition("Pod/db-0", "Ready").await;
-        self.chaos_repository(endpoint, "store").await;
-        self.chaos_backup("db", "store", "StatefulSet/db", keep).await;
+        self.repository(endpoint, "store").await;
+        self.backup("db", "store", "StatefulSet/db", &tried_again(keep)).await;
         self.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         self.condition("Pod/db-0", "Ready").await;
     }

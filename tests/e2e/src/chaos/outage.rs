@@ -43,7 +43,7 @@ fn a_store_that_is_gone_for_a_while_fails_no_run() {
         println!("a store gone for {:.1?}: the run succeeded {:.1?} after it was back", gone_for(), back.elapsed());
         let backup = t.get("Backup/db").await;
         assert_eq!(backup["status"]["hosts"][0]["count"], 2, "one run for each trigger: {backup:#}");
-        let snapshots = t.judge(&t.chaos_url(store, "store"), &rounds).await;
+        let snapshots = t.judge(&t.url(store, "store"), &rounds).await;
         assert_eq!(snapshots.len(), 2, "{snapshots:?}");
     });
 }

@@ -87,7 +87,7 @@ fn a_recovery_killed_at_any_request_is_made_up_for() {
         t.change_data("db-0/app", &mut rounds, 2).await;
         t.trigger("two", "db").await;
         t.condition("BackupTrigger/two", "Complete").await;
-        t.judge(&t.chaos_url(store, "store"), &rounds).await;
+        t.judge(&t.url(store, "store"), &rounds).await;
         let (killed, told, healed) = (told.len(), spread(&told), spread(&healed));
         println!("recovery: {killed} of {round} killed; told as failed after {told}; recovered again after {healed}");
     });

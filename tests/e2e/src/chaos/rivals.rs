@@ -21,7 +21,7 @@ fn restic_beside_the_operator_neither_disturbs_nor_is_disturbed() {
             last = t.backed_up("db", &last).await;
         }
         // restic restores what the sidecar saved, and saves something of its own.
-        let url = t.chaos_url(store, "store");
+        let url = t.url(store, "store");
         t.judge(&url, &rounds).await;
         t.sh("restic", "mkdir /tmp/own && head -c 2000000 /dev/urandom > /tmp/own/file").await;
         let sum = t.sh("restic", &format!("cd /tmp/own && {SUM}")).await;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{DB, Rounds, SUM};
+use super::{DB, Rounds, SUM, tried_again};
 use crate::harness::{Value, is_true, test};
 
 #[test]
@@ -37,7 +37,7 @@ fn a_full_volume_fails_its_own_recovery_and_nothing_else() {
         // The repository is as it was, and takes the next backup.
         t.trigger("two", "db").await;
         t.condition("BackupTrigger/two", "Complete").await;
-        t.judge(&t.chaos_url(store, "store"), &rounds).await;
+        t.judge(&t.url(store, "store"), &rounds).await;
     });
 }
 
@@ -51,8 +51,8 @@ fn a_full_volume_is_backed_up() {
         let (_, set) = DB.split_once("\n---\n").expect("two documents");
         t.apply(set).await;
         t.condition("Pod/db-0", "Ready").await;
-        t.chaos_repository(store, "store").await;
-        t.chaos_backup("db", "store", "StatefulSet/db", 1000).await;
+        t.repository(store, "store").await;
+        t.backup("db", "store", "StatefulSet/db", &tried_again(1000)).await;
         t.containers("StatefulSet/db", |names| names == ["app", "restic-sidecar"]).await;
         t.condition("Pod/db-0", "Ready").await;
         let bytes = t.fill("db-0/app", "/source/data").await;
@@ -62,6 +62,6 @@ fn a_full_volume_is_backed_up() {
         let run = t.get("Backup/db").await["status"]["hosts"][0]["runs"][0].clone();
         assert_eq!(run["bytesTotal"], json!(bytes), "{run:#}");
         assert_eq!(run["error"], Value::Null);
-        t.restic(&t.chaos_url(store, "store"), "check --read-data").await;
+        t.restic(&t.url(store, "store"), "check --read-data").await;
     });
 }

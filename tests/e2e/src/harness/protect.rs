@@ -91,36 +91,53 @@ pub(crate) const LISTING: &str = "find . -mindepth 1 | sort | while read -r f; d
     find . -type f | sort | xargs md5sum; readlink deep/er/link";
 
 impl Test {
-    /// Makes the Repository `store` at an S3 endpoint and a Backup `name` of `/source/data` of a target, and waits until
-    /// the Backup is accepted.
-    pub(crate) async fn protect(&self, endpoint: &str, name: &str, kind: &str, target: &str) {
+    /// Makes the Repository `name` at an S3 endpoint.
+    pub(crate) async fn repository(&self, endpoint: &str, name: &str) {
+        self.apply(&format!(
+            "{{apiVersion: stash.appscode.com/v1alpha2, kind: Repository, metadata: {{name: {name}}}, spec: {{
+              backend: {{s3: {{endpoint: '{endpoint}', bucket: backups, prefix: $NAMESPACE/{name}}},
+                storageSecretName: storage}}}}}}"
+        ))
+        .await;
+    }
+
+    /// The same as restic names it.
+    pub(crate) fn url(&self, endpoint: &str, repository: &str) -> String {
+        format!("s3:{endpoint}/backups/{}/{repository}", self.namespace)
+    }
+
+    /// Makes a Backup of `/source/data` of `Kind/name`, which triggers start, and waits until it is accepted as it is;
+    /// `more` are further fields, each in a line.
+    pub(crate) async fn backup(&self, name: &str, repository: &str, target: &str, more: &str) {
+        let (kind, of) = target.split_once('/').expect("Kind/name");
         let api_version = if kind == "PersistentVolumeClaim" { "v1" } else { "apps/v1" };
+        let more = more.replace('\n', "\n  ");
         self.apply(&format!(
             "
-apiVersion: stash.appscode.com/v1alpha2
-kind: Repository
-metadata: {{name: store}}
-spec:
-  backend:
-    s3: {{endpoint: '{endpoint}', bucket: backups, prefix: $NAMESPACE}}
-    storageSecretName: storage
----
 apiVersion: stash.appscode.com/v1alpha2
 kind: Backup
 metadata: {{name: {name}}}
 spec:
-  schedule: '@every 24h'
-  # Triggers alone start runs.
-  paused: true
+  # Never due by itself: one that has never run is due at once by `@every`.
+  schedule: '0 0 29 2 *'
   backupAgent: {{name: stash-volume-backup}}
-  repository: {{name: store}}
-  targetRef: {{apiVersion: {api_version}, kind: {kind}, name: {target}}}
+  repository: {{name: {repository}}}
+  targetRef: {{apiVersion: {api_version}, kind: {kind}, name: {of}}}
   targetDirectories: [/source/data]
-  retentionPolicy: {{keepLast: 5, prune: true}}
+  {more}
 "
         ))
         .await;
-        self.condition(&format!("Backup/{name}"), "Ready").await;
+        let accepted = |backup: &Value| {
+            is_true(backup, "Ready") && backup["status"]["observedGeneration"] == backup["metadata"]["generation"]
+        };
+        self.wait(&format!("Backup/{name}"), "accepted as it is", accepted).await;
+    }
+
+    /// Makes the Repository `store` at an S3 endpoint and a Backup into it, which is paused: triggers start it all the same.
+    pub(crate) async fn protect(&self, endpoint: &str, name: &str, target: &str) {
+        self.repository(endpoint, "store").await;
+        self.backup(name, "store", target, "paused: true\nretentionPolicy: {keepLast: 5, prune: true}").await;
     }
 
     /// Asks for a run of a Backup now.
@@ -179,14 +196,9 @@ spec:
         self.sh(&name, &format!("cd /data && {script}")).await
     }
 
-    /// The repository `store` of this test as restic names it.
-    pub(crate) fn repository(&self, store: &str) -> String {
-        format!("s3:{store}/backups/{}", self.namespace)
-    }
-
-    /// The hosts of all snapshots of the repository, sorted.
+    /// The hosts of all snapshots of the repository `store`, sorted.
     pub(crate) async fn hosts(&self, store: &str) -> Vec<String> {
-        let snapshots = self.restic(&self.repository(store), "--no-lock snapshots --json").await;
+        let snapshots = self.restic(&self.url(store, "store"), "--no-lock snapshots --json").await;
         let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
         let mut hosts: Vec<_> = snapshots.iter().map(|one| one["hostname"].as_str().unwrap().to_owned()).collect();
         hosts.sort();
