@@ -28,7 +28,8 @@ impl Test {
     }
 
     /// Runs restic with the Secret `storage` on a repository in a pod of its own, and returns what it prints; anything
-    /// but success fails the test.
+    /// but success fails the test. A run that goes on is waited for: a schedule may have begun one just before it was
+    /// paused.
     pub(crate) async fn restic(&self, repository: &str, arguments: &str) -> String {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "restic"}, "spec": {
             "terminationGracePeriodSeconds": 0, "containers": [{"name": "restic", "image": "holdfast.test/restic:1",
@@ -36,6 +37,6 @@ impl Test {
                 "envFrom": [{"secretRef": {"name": "storage"}}]}]}});
         self.apply(&pod.to_string()).await;
         self.wait("Pod/restic", "running", |pod| pod["status"]["phase"] == "Running").await;
-        self.sh("restic", &format!("restic --no-cache -r '{repository}' {arguments}")).await
+        self.sh("restic", &format!("restic --no-cache --retry-lock 1m -r '{repository}' {arguments}")).await
     }
 }
