@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use holdfast_api::names::pod as names;
 use serde_json::{Value, json};
 
 use super::manifest::{backup, recovery, repository, workload};
@@ -98,14 +99,20 @@ fn a_recovery_that_failed_for_good_is_tried_again_once_its_secret_is_mended() {
     assert_eq!((&entry(&failed)["phase"], &entry(&failed)["count"]), (&json!("Failed"), &json!(1)), "{failed:#}");
     program.says(&["Recovery", "waits for another Secret"]);
     // Once for each Secret, not more often.
+    let fails_again = |count: u64| {
+        stage.until("recovery", "back", "failed again", |object| {
+            entry(object)["count"] == count && entry(object)["waitsForSecret"] == true
+        })
+    };
     stage.secret("RESTIC_PASSWORD", "wrong as well");
-    stage.until("recovery", "back", "failed again", |object| {
-        entry(object)["count"] == 2 && entry(object)["waitsForSecret"] == true
-    });
+    fails_again(2);
+    fs::remove_file(stage.root().join(names::secret_mount("secret")).join("RESTIC_PASSWORD")).unwrap();
+    let failed = fails_again(3);
+    assert!(entry(&failed)["error"].as_str().is_some_and(|error| error.contains("RESTIC_PASSWORD")), "{failed:#}");
     stage.secret("RESTIC_PASSWORD", "correct horse");
     assert!(program.end(Duration::from_secs(90)).success(), "{}", program.text());
     let object = Server::get().object(&stage.namespace, "recovery", "back");
-    assert_eq!((&entry(&object)["phase"], &entry(&object)["count"]), (&json!("Succeeded"), &json!(3)), "{object:#}");
+    assert_eq!((&entry(&object)["phase"], &entry(&object)["count"]), (&json!("Succeeded"), &json!(4)), "{object:#}");
     assert!(entry(&object)["waitsForSecret"].is_null() && stage.data("a").exists(), "{object:#}");
 }
 
