@@ -128,11 +128,12 @@ fn idle(table: &mut Table, what: &str) -> Result<()> {
     let before = container.cpu_seconds();
     std::thread::sleep(IDLE);
     let cpu = (container.cpu_seconds() - before) / IDLE.as_secs_f64() * 100.0;
-    table.row(&format!("{what}: memory of the process (RSS)"), "≤ 20 MiB", format!("{:.1} MiB", memory.rss));
+    table.row(&format!("{what}: memory of the process (RSS)"), "", format!("{:.1} MiB", memory.rss));
     table.row(&format!("{what}: of this its own, not the program's file"), "", format!("{:.1} MiB", memory.anonymous));
     table.row(&format!("{what}: its share, others have the file, too (PSS)"), "", format!("{:.1} MiB", memory.pss));
+    // What limits count and `kubectl top` shows: the program's file is shared by all containers of a node.
     let charged = format!("{:.1} MiB ({:.1} MiB)", memory.charged, memory.working_set);
-    table.row(&format!("{what}: charged to the container (working set)"), "", charged);
+    table.row(&format!("{what}: charged to the container (working set)"), "≤ 20 MiB", charged);
     table.row(&format!("{what}: processor"), "", format!("{cpu:.2} % of a core"));
     Ok(())
 }
