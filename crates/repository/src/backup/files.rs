@@ -7,6 +7,7 @@ use crossbeam_channel::{Receiver, Sender, select_biased};
 
 use super::Run;
 use super::dirs::{Directories, Directory};
+use super::walk::Change;
 use crate::chunker::CHUNK_MIN;
 use crate::failure::Failure;
 use crate::format::BlobKind;
@@ -29,6 +30,7 @@ const SPARE_BYTES_MAX: usize = 2 << 20;
 pub(super) struct FileJob {
     pub(super) directory: Arc<Directory>,
     pub(super) slot: u64,
+    pub(super) change: Change,
     pub(super) entry: Entry,
 }
 
@@ -160,7 +162,7 @@ impl<'a> Files<'a> {
     }
 
     fn read_small(&self, job: FileJob, buffer: &mut Vec<u8>, encoder: &mut Encoder) -> Result<()> {
-        let FileJob { directory, slot, entry } = job;
+        let FileJob { directory, slot, change, entry } = job;
         let mut content = Vec::new();
         let node = match self.run.source.open(&entry) {
             Ok(mut file) => {
@@ -173,12 +175,12 @@ impl<'a> Files<'a> {
             }
             Err(error) => Err(error),
         };
-        let node = self.count(node);
+        let node = self.count(change, &entry, node);
         self.directories.complete(&directory, slot, node, encoder)
     }
 
     fn cut_file(&self, job: FileJob, chunks: &Sender<ChunkJob>, encoder: &mut Encoder) -> Result<()> {
-        let FileJob { directory, slot, entry } = job;
+        let FileJob { directory, slot, change, entry } = job;
         let mut file = match self.run.source.open(&entry) {
             Ok(file) => file,
             Err(error) => {
@@ -197,7 +199,7 @@ impl<'a> Files<'a> {
             chunks.send(job).map_err(|_| Error::Interrupted)
         })?;
         self.budget.keep(buffer);
-        match self.count(read.map(|size| Node { size, ..file.node })) {
+        match self.count(change, &entry, read.map(|size| Node { size, ..file.node })) {
             Some(node) => {
                 let completed = {
                     let mut state = large.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -234,11 +236,10 @@ impl<'a> Files<'a> {
         }
     }
 
-    fn count(&self, read: std::result::Result<Node, SourceError>) -> Option<Node> {
+    fn count(&self, change: Change, entry: &Entry, read: std::result::Result<Node, SourceError>) -> Option<Node> {
         match read {
             Ok(node) => {
-                Counters::add(&self.run.counts.bytes, node.size);
-                Counters::add(&self.run.monitor.counters().files, 1);
+                self.run.count(change, node.kind, node.size, &entry.path);
                 Some(node)
             }
             Err(error) => {

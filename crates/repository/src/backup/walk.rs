@@ -83,11 +83,8 @@ impl Walk<'_> {
             NodeKind::File => self.file(level, entry, before)?,
             _ => {
                 let slot = level.directory.reserve();
-                self.count_file(
-                    before.as_ref(),
-                    before.as_ref().is_some_and(|before| same_entry(before, &entry.node)),
-                    &entry,
-                );
+                let is_same = before.as_ref().is_some_and(|before| same_entry(before, &entry.node));
+                self.found(Change::of(before.as_ref(), is_same), &entry);
                 self.directories.complete(&level.directory, slot, Some(entry.node), &mut self.encoder)?;
             }
         }
@@ -122,37 +119,24 @@ impl Walk<'_> {
         });
         if let Some(content) = unchanged.and_then(|before| before.content.as_ref()) {
             if has_all(self.run.index, content) {
-                self.count_file(before.as_ref(), true, &entry);
+                self.found(Change::None, &entry);
                 let content = Some(content.clone());
                 let node = Node { content, ..entry.node };
                 return self.directories.complete(&level.directory, slot, Some(node), &mut self.encoder);
             }
             self.run.monitor.note(display_path(&entry.path), "parts of it are missing in the repository: read again");
         }
-        self.count_file(before.as_ref(), false, &entry);
+        let change = Change::of(before.as_ref(), false);
         let queue = if entry.node.size < CHUNK_MIN as u64 { &self.small } else { &self.large };
-        let job = FileJob { directory: Arc::clone(&level.directory), slot, entry };
+        let job = FileJob { directory: Arc::clone(&level.directory), slot, change, entry };
         // Nobody takes jobs any more: somebody has failed and said why.
         queue.send(job).map_err(|_| Error::Interrupted)
     }
 
-    fn count_file(&self, before: Option<&Node>, unchanged: bool, entry: &Entry) {
-        let counts = &self.run.counts;
-        let (counter, action) = match before {
-            None => (&counts.files_new, "new"),
-            Some(_) if unchanged => (&counts.files_unmodified, "unchanged"),
-            Some(_) => (&counts.files_changed, "modified"),
-        };
-        if entry.node.kind == NodeKind::File {
-            Counters::add(counter, 1);
-            Counters::add(&counts.files, 1);
-        }
-        if unchanged || entry.node.kind != NodeKind::File {
-            Counters::add(&counts.bytes, entry.node.size);
-            Counters::add(&self.run.monitor.counters().files, 1);
-            Counters::add(&self.run.monitor.counters().bytes, entry.node.size);
-        }
-        self.run.monitor.item(action, || display_path(&entry.path));
+    /// Counts an entry that need not be read.
+    fn found(&self, change: Change, entry: &Entry) {
+        self.run.count(change, entry.node.kind, entry.node.size, &entry.path);
+        Counters::add(&self.run.monitor.counters().bytes, entry.node.size);
     }
 
     /// A tree of the parent snapshot; one that cannot be read only makes its files be read again.
@@ -168,11 +152,45 @@ impl Walk<'_> {
     }
 }
 
+/// How an entry compares with that of the parent snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Change {
+    New,
+    Changed,
+    None,
+}
+
+impl Change {
+    fn of(before: Option<&Node>, is_same: bool) -> Self {
+        match before {
+            None => Self::New,
+            Some(_) if is_same => Self::None,
+            Some(_) => Self::Changed,
+        }
+    }
+}
+
 fn same_entry(before: &Node, now: &Node) -> bool {
     before.kind == now.kind && before.mtime == now.mtime && before.ctime == now.ctime && before.inode == now.inode
 }
 
 impl Run<'_> {
+    /// Counts what is in the snapshot: a file only once it was read to its end.
+    pub(super) fn count(&self, change: Change, kind: NodeKind, bytes: u64, path: &[u8]) {
+        let (counter, action) = match change {
+            Change::New => (&self.counts.files_new, "new"),
+            Change::Changed => (&self.counts.files_changed, "modified"),
+            Change::None => (&self.counts.files_unmodified, "unchanged"),
+        };
+        if kind == NodeKind::File {
+            Counters::add(counter, 1);
+            Counters::add(&self.counts.files, 1);
+        }
+        Counters::add(&self.counts.bytes, bytes);
+        Counters::add(&self.monitor.counters().files, 1);
+        self.monitor.item(action, || display_path(path));
+    }
+
     /// Something could not be read: the backup goes on without it.
     pub(super) fn unreadable(&self, error: &SourceError) {
         Counters::add(&self.counts.errors, 1);

@@ -385,6 +385,8 @@ fn files_that_change_while_they_are_read() {
     restic_restore(&bench, &id, &theirs);
     let restored = look(&mine);
     assert_same(&restored, &look(&theirs), "restored by restic");
+    let files = restored.keys().filter(|path| mine.join(path).symlink_metadata().unwrap().is_file()).count() as u64;
+    assert_eq!((report.summary.total_files_processed, report.summary.files_new), (files, files), "what is in it");
     let has = |name: &str| restored.contains_key(Path::new(name));
     assert!(!has("becomes-a-link") && !has("vanishes") && !has("folder-vanishes/file"));
     for name in ["plain", "removed-while-open"] {
