@@ -176,7 +176,7 @@ fn file_tree(
         .map(|Directory { path, source }| {
             let real = volumes::prepare(source, volumes, objects, Use::Read)
                 .map_err(|source| BackupError::Volume { directory: path.clone(), source })?;
-            Ok(Root { path: path.clone().into_bytes(), real })
+            Ok(Root::mapped(path.clone().into_bytes(), real))
         })
         .collect::<Result<_, BackupError>>()?;
     let patterns = if planned.exclude.is_empty() {

@@ -57,7 +57,7 @@ pub enum Found {
 pub struct Entry {
     /// All metadata as of the listing; `subtree` is empty, `content` is `None`, but for files it is empty.
     pub node: Node,
-    /// The path in the snapshot, absolute: `/` and names joined by `/`.
+    /// The path by which a person knows it, absolute: `/` and names joined by `/`. That in the snapshot, or on disk.
     pub path: Vec<u8>,
     /// The source's own handle of the directory that holds the entry.
     pub parent: Arc<dyn Any + Send + Sync>,

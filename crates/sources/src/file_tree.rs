@@ -22,29 +22,56 @@ use crate::metadata::{AttributeHolder, NodeReader, extended_attributes, is_uncha
 /// A directory, file or link to back up, and where it stands in the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
-    /// The path in the snapshot: absolute, without `.`, `..` and double or trailing slashes.
-    pub path: Vec<u8>,
-    /// The path on disk. When it is the same as `path`, the snapshot holds the metadata of the directories above it;
-    /// otherwise these are made up: owned by root, mode 0755, times of 1970.
-    pub real: PathBuf,
+    path: Vec<u8>,
+    real: PathBuf,
+    /// Whether `path` has nothing to do with the disk, as that of a container.
+    is_mapped: bool,
 }
 
 impl Root {
-    /// A root that has the same path in the snapshot as on disk; `None` unless `real` is absolute. `..` is taken
-    /// literally, as shells do: it takes back the name before, link or not.
+    /// A root that has the same path in the snapshot as on disk; `None` unless `real` is absolute. The snapshot holds the
+    /// metadata of the directories above it.
     pub fn at(real: &Path) -> Option<Self> {
-        let mut plain = PathBuf::from("/");
-        for component in real.is_absolute().then(|| real.components())? {
-            match component {
-                Component::Normal(name) => plain.push(name),
-                Component::ParentDir => {
-                    plain.pop();
-                }
-                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
-            }
-        }
-        Some(Self { path: plain.as_os_str().as_bytes().to_vec(), real: plain })
+        let plain = real.is_absolute().then(|| plain(real))?;
+        Some(Self { path: plain.as_os_str().as_bytes().to_vec(), real: plain, is_mapped: false })
     }
+
+    /// A root that was named relative to `folder`, which is absolute. As restic does, the snapshot's tree begins at the
+    /// first name that is not `..`, and holds the metadata of what was named on the way; its list of paths, messages and
+    /// patterns have the whole path on disk.
+    pub fn relative(path: &Path, folder: &Path) -> Option<Self> {
+        let real = Self::at(&folder.join(path))?.real;
+        let path = plain(&Path::new("/").join(path));
+        Some(Self { path: path.as_os_str().as_bytes().to_vec(), real, is_mapped: false })
+    }
+
+    /// A root whose path in the snapshot, which is absolute and plain, is another one than on disk. The directories above
+    /// it are made up: owned by root, mode 0755, times of 1970.
+    pub fn mapped(path: Vec<u8>, real: PathBuf) -> Self {
+        let is_mapped = path != real.as_os_str().as_bytes();
+        Self { path, real, is_mapped }
+    }
+
+    /// How the snapshot's list of paths has it: absolute, without `.`, `..` and double or trailing slashes.
+    pub fn name(&self) -> &[u8] {
+        if self.is_mapped { &self.path } else { self.real.as_os_str().as_bytes() }
+    }
+}
+
+/// An absolute path without `.` and `..`, which is taken literally, as shells do: it takes back the name before, link or
+/// not.
+fn plain(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::from("/");
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => plain.push(name),
+            Component::ParentDir => {
+                plain.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    plain
 }
 
 /// What a [`FileTree`] reads, and how.
@@ -107,7 +134,7 @@ pub(crate) struct Inner {
 pub(crate) struct Overlay {
     /// There is a root here, and this is where it is on disk.
     pub(crate) real: Option<PathBuf>,
-    /// This is on the way to a root that has the same path on disk.
+    /// This is a root of the disk, or on the way to one: its path there.
     pub(crate) way: Option<PathBuf>,
     pub(crate) children: BTreeMap<Vec<u8>, Arc<Overlay>>,
 }
@@ -122,7 +149,10 @@ impl Overlay {
     }
 
     fn insert(&mut self, root: &Root, names: &[&[u8]], depth: usize) -> Result<(), FileTreeError> {
-        let is_same = root.path == root.real.as_os_str().as_bytes();
+        let is_here = depth == names.len();
+        if !root.is_mapped && (is_here || self.way.is_none()) {
+            self.way = root.real.ancestors().nth(names.len() - depth).map(Path::to_path_buf);
+        }
         let Some(name) = names.get(depth) else {
             if let Some(first) = self.real.replace(root.real.clone())
                 && first != root.real
@@ -131,9 +161,6 @@ impl Overlay {
             }
             return Ok(());
         };
-        if is_same && depth > 0 {
-            self.way = root.real.ancestors().nth(names.len() - depth).map(Path::to_path_buf);
-        }
         let child = self.children.entry(name.to_vec()).or_default();
         match Arc::get_mut(child) {
             Some(child) => child.insert(root, names, depth + 1),
@@ -151,8 +178,8 @@ impl FileTree {
         let mut paths: Vec<Vec<u8>> = Vec::new();
         for root in &roots {
             overlay.insert(root, &components(&root.path)?, 0)?;
-            if !paths.contains(&root.path) {
-                paths.push(root.path.clone());
+            if !paths.iter().any(|path| path == root.name()) {
+                paths.push(root.name().to_vec());
             }
         }
         let mut missing = None;
@@ -209,7 +236,9 @@ impl Source for FileTree {
             None => None,
         };
         let root_device = directory.as_ref().map_or(0, |directory| directory.device());
-        self.list(Folder { path: Vec::new(), directory, overlay: Some(overlay), root_device })
+        let path = overlay.way.as_ref().map(|way| way.as_os_str().as_bytes().to_vec());
+        let path = path.filter(|path| path != b"/").unwrap_or_default();
+        self.list(Folder { path, directory, overlay: Some(overlay), root_device })
     }
 
     fn read_dir(&self, dir: &Entry) -> Result<DirEntries, SourceError> {

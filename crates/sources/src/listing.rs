@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use holdfast_repository::format::node::{Node, NodeKind};
@@ -17,7 +18,7 @@ use crate::metadata::{AttributeHolder, extended_attributes, virtual_directory};
 /// [`Entry::parent`].
 #[derive(Debug)]
 pub(crate) struct Folder {
-    /// In the snapshot; empty for the root.
+    /// In the snapshot, or on disk where its roots are named so; empty for `/`.
     pub(crate) path: Vec<u8>,
     /// On disk; none for a directory that leads to roots only.
     pub(crate) directory: Option<Arc<Directory>>,
@@ -28,7 +29,7 @@ pub(crate) struct Folder {
 }
 
 impl Folder {
-    /// The path in the snapshot of an entry.
+    /// The path of an entry.
     pub(crate) fn join(&self, name: &[u8]) -> Vec<u8> {
         let mut path = Vec::with_capacity(self.path.len() + 1 + name.len());
         path.extend_from_slice(&self.path);
@@ -98,6 +99,7 @@ impl Listing {
         let bytes = name.to_bytes();
         let path = folder.join(bytes);
         if let Some(overlay) = folder.overlaid(bytes) {
+            let path = overlay.way.as_ref().map_or(path, |way| way.as_os_str().as_bytes().to_vec());
             return self.look_at_overlay(&folder, overlay, bytes, path);
         }
         let is_left = self.only.as_ref().is_none_or(|only| only.iter().any(|left| left == bytes));

@@ -377,6 +377,43 @@ fn several_roots_nested_or_not() {
 }
 
 #[test]
+fn relative_paths() {
+    let restic = Restic::new();
+    let folder = tempfile::tempdir().unwrap();
+    let top = folder.path().join("top");
+    project(&top.join("project"));
+    fs::write(top.join("beside"), "x").unwrap();
+    let inside = top.join("project/src");
+    for (at, paths) in [
+        (&top, &["project"][..]),
+        (&top, &["./project/src/", "beside"]),
+        (&top, &["."]),
+        (&inside, &["../../beside", ".."]),
+        (&inside, &["../../project", "deep"]),
+    ] {
+        let roots = paths.iter().map(|path| Root::relative(Path::new(path), at).unwrap()).collect();
+        let patterns =
+            vec![PatternList::new([top.join("project/src/deep").to_str().unwrap()], Case::Sensitive).unwrap()];
+        let excludes = Excludes { patterns, ..Excludes::default() };
+        let tree = FileTree::new(FileTreeOptions { roots, excludes, with_atime: false }).unwrap();
+        let (saved, ours) = Saved::of(&tree);
+        assert!(saved.errors.is_empty(), "{:?}", saved.errors);
+        let excluded = top.join("project/src/deep");
+        let arguments: Vec<&OsStr> =
+            [OsStr::new("--exclude"), excluded.as_os_str()].into_iter().chain(paths.iter().map(OsStr::new)).collect();
+        let theirs = restic.backup_in(at, &arguments);
+        show_difference(&restic, &saved, &ours, &theirs);
+        assert_eq!(ours, theirs, "{paths:?}");
+        assert!(saved.paths.iter().all(|path| Path::new(path).starts_with(&top)), "{:?}", saved.paths);
+        let named = tree.paths().into_iter().map(|path| PathBuf::from(OsStr::from_bytes(&path)));
+        assert!(
+            named.zip(paths.iter()).all(|(named, path)| named == at.join(path).canonicalize().unwrap()),
+            "{paths:?}"
+        );
+    }
+}
+
+#[test]
 fn a_root_under_another_path() {
     let folder = tempfile::tempdir().unwrap();
     let top = folder.path().join("project");
@@ -386,7 +423,7 @@ fn a_root_under_another_path() {
     fs::write(lying_over.join("inside"), "x").unwrap();
     let roots =
         [("/source/data", &top), ("/source/data/src/deep", &lying_over), ("/source/data/new/mount", &lying_over)];
-    let roots = roots.map(|(path, real)| Root { path: path.into(), real: real.clone() });
+    let roots = roots.map(|(path, real)| Root::mapped(path.into(), real.clone()));
     let options = FileTreeOptions { roots: roots.to_vec(), ..FileTreeOptions::default() };
     let (saved, id) = Saved::of(&FileTree::new(options.clone()).unwrap());
     assert!(saved.errors.is_empty());

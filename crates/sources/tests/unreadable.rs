@@ -13,7 +13,7 @@ use rustix::fs::{CWD, FileType, Mode};
 
 /// The tree of `folder` as the whole of a snapshot.
 fn tree(folder: &Path) -> FileTree {
-    let roots = vec![Root { path: b"/".to_vec(), real: folder.into() }];
+    let roots = vec![Root::mapped(b"/".to_vec(), folder.into())];
     FileTree::new(FileTreeOptions { roots, ..FileTreeOptions::default() }).unwrap()
 }
 
@@ -188,7 +188,7 @@ fn access_times_are_left_alone() {
 #[test]
 fn trees_that_cannot_be_backed_up() {
     let new = |roots: &[(&str, &str)]| {
-        let roots = roots.iter().map(|(path, real)| Root { path: (*path).into(), real: real.into() }).collect();
+        let roots = roots.iter().map(|(path, real)| Root::mapped((*path).into(), real.into())).collect();
         FileTree::new(FileTreeOptions { roots, ..FileTreeOptions::default() })
     };
     assert!(matches!(new(&[]), Err(FileTreeError::NoRoots)));
@@ -208,7 +208,7 @@ fn trees_that_cannot_be_backed_up() {
 #[test]
 fn plain_roots() {
     for (real, want) in [("/a/b/", "/a/b"), ("/a/./b/../c", "/a/c"), ("/..", "/"), ("/", "/")] {
-        assert_eq!(Root::at(Path::new(real)).unwrap().path, want.as_bytes());
+        assert_eq!(Root::at(Path::new(real)).unwrap().name(), want.as_bytes());
     }
     assert_eq!(Root::at(Path::new("a")), None);
 }

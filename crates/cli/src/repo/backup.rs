@@ -14,7 +14,7 @@ use holdfast_repository::pattern::Case;
 use holdfast_repository::snapshots::Snapshots;
 use holdfast_repository::source::Source;
 use holdfast_repository::{Monitor, Repository};
-use holdfast_sources::{Excludes, FileTree, FileTreeOptions, Root, Stream, TagFile};
+use holdfast_sources::{Excludes, FileTree, FileTreeError, FileTreeOptions, Root, Stream, TagFile};
 use indicatif::{HumanBytes, HumanDuration};
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
@@ -201,8 +201,14 @@ impl BackupArgs {
         }
         let roots = paths.iter().map(|path| root(path)).collect::<Result<_>>()?;
         let excludes = self.excludes.excludes()?;
-        let tree = FileTree::new(FileTreeOptions { roots, excludes, with_atime: self.with_atime })
-            .map_err(|error| Failure::new(error).hinting("are the paths right?"))?;
+        let tree =
+            FileTree::new(FileTreeOptions { roots, excludes, with_atime: self.with_atime }).map_err(|error| {
+                let hint = match error {
+                    FileTreeError::Twice { .. } => "name them by their absolute paths",
+                    _ => "are the paths right?",
+                };
+                Failure::new(error).hinting(hint)
+            })?;
         Ok(Box::new(tree))
     }
 
@@ -272,10 +278,17 @@ impl Read for Stdin {
 }
 
 fn root(path: &Path) -> Result<Root> {
-    let absolute = std::path::absolute(path).map_err(|error| {
-        Failure::with_hint(format!("cannot make {} absolute: {error}", path.display()), "name it by its absolute path")
-    })?;
-    Root::at(&absolute).ok_or_else(|| Failure::with_hint(format!("{} is no path", path.display()), "is it right?"))
+    let root = if path.is_absolute() {
+        Root::at(path)
+    } else {
+        let folder = std::env::current_dir().map_err(|error| {
+            let problem = format!("cannot tell where {} is: {error}", path.display());
+            Failure::with_hint(problem, "name it by its absolute path")
+        })?;
+        Root::relative(path, &folder)
+    };
+    root.filter(|_| !path.as_os_str().is_empty())
+        .ok_or_else(|| Failure::with_hint(format!("{path:?} is no path"), "is it right?"))
 }
 
 impl ExcludeArgs {

@@ -69,7 +69,7 @@ pub(crate) fn filter(hosts: &[String], tags: &[TagList], paths: &[String]) -> Sn
 fn plain(path: &str) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
     match holdfast_sources::Root::at(Path::new(&absolute)) {
-        Some(root) => String::from_utf8_lossy(&root.path).into_owned(),
+        Some(root) => String::from_utf8_lossy(root.name()).into_owned(),
         None => path.to_owned(),
     }
 }

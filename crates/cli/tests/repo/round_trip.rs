@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::bench::{Bench, assert_same, below};
+use crate::bench::{Bench, Run, assert_same, below};
 use crate::servers::noise;
 
 #[track_caller]
@@ -71,6 +71,33 @@ fn the_same_folder_is_the_same_tree_and_is_stored_once() {
     let ours = bench.holdfast(&["backup", "--json", "--force", bench.data().to_str().unwrap()]).succeeded().json();
     assert_eq!(ours["data_blobs"], 0, "{ours}");
     assert_eq!(bench.tree(&theirs), bench.tree(ours["snapshot_id"].as_str().unwrap()));
+}
+
+#[test]
+fn a_relative_path_begins_with_its_own_name_as_with_restic() {
+    let bench = Bench::new(2);
+    let data = bench.data();
+    let (folder, name) = (data.parent().unwrap(), data.file_name().unwrap().to_str().unwrap());
+    let mut restic = bench.restic_command(&["backup", "--json", "--quiet", name]);
+    restic.current_dir(folder);
+    let theirs = Run::of("restic", &["backup", name], restic).succeeded().json_lines();
+    let theirs = theirs.last().unwrap()["snapshot_id"].as_str().unwrap().to_owned();
+    let mut holdfast = bench.command(&["backup", "--json", name]);
+    holdfast.current_dir(folder);
+    let ours = Run::of("holdfast", &["backup", name], holdfast).succeeded().json();
+    let tree = |snapshot: &str| bench.restic(&["--quiet", "cat", "tree", snapshot]).succeeded().json();
+    assert_eq!(tree(&theirs), tree(ours["snapshot_id"].as_str().unwrap()));
+    assert_eq!((&ours["parent"], &ours["files_new"]), (&theirs.into(), &0.into()), "{ours}");
+    let listed = bench.holdfast(&["snapshots", "--json", "--path", data.to_str().unwrap()]).succeeded().json();
+    assert_eq!(listed.as_array().unwrap().len(), 2, "{listed}");
+    let listed = bench.holdfast(&["ls", "latest", &format!("/{name}")]).succeeded();
+    assert!(listed.lines().iter().any(|line| line.starts_with(&format!("/{name}/"))), "{:?}", listed.lines());
+    // Who names `x` and `../x` has to say which is which.
+    let twice = folder.join("deeper").join(name);
+    std::fs::create_dir_all(&twice).unwrap();
+    let mut both = bench.command(&["backup", name, &format!("../{name}")]);
+    both.current_dir(folder.join("deeper"));
+    Run::of("holdfast", &["backup"], both).ended(1).said(&["two sources", "by their absolute paths"]);
 }
 
 #[test]
