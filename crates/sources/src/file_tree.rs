@@ -22,9 +22,10 @@ use crate::metadata::{AttributeHolder, NodeReader, extended_attributes, is_uncha
 /// A directory, file or link to back up, and where it stands in the snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root {
+    /// In the tree of the snapshot: absolute, without `.`, `..` and double or trailing slashes.
     path: Vec<u8>,
     real: PathBuf,
-    /// Whether `path` has nothing to do with the disk, as that of a container.
+    /// Whether `path` is that of a container, where one root may be mounted over a part of another.
     is_mapped: bool,
 }
 
@@ -45,16 +46,21 @@ impl Root {
         Some(Self { path: path.as_os_str().as_bytes().to_vec(), real, is_mapped: false })
     }
 
-    /// A root whose path in the snapshot, which is absolute and plain, is another one than on disk. The directories above
-    /// it are made up: owned by root, mode 0755, times of 1970.
+    /// A root whose path in the snapshot, which is absolute and plain, may be another one than on disk. Then the directories
+    /// above it are made up: owned by root, mode 0755, times of 1970.
     pub fn mapped(path: Vec<u8>, real: PathBuf) -> Self {
-        let is_mapped = path != real.as_os_str().as_bytes();
-        Self { path, real, is_mapped }
+        Self { path, real, is_mapped: true }
     }
 
-    /// How the snapshot's list of paths has it: absolute, without `.`, `..` and double or trailing slashes.
+    /// How the snapshot's list of paths has it.
     pub fn name(&self) -> &[u8] {
         if self.is_mapped { &self.path } else { self.real.as_os_str().as_bytes() }
+    }
+
+    /// Where on disk the first `depth` names of its path are.
+    fn way(&self, names: &[&[u8]], depth: usize) -> Option<PathBuf> {
+        let is_on_disk = !self.is_mapped || self.path == self.real.as_os_str().as_bytes();
+        is_on_disk.then(|| self.real.ancestors().nth(names.len() - depth).map(Path::to_path_buf)).flatten()
     }
 }
 
@@ -149,18 +155,27 @@ impl Overlay {
     }
 
     fn insert(&mut self, root: &Root, names: &[&[u8]], depth: usize) -> Result<(), FileTreeError> {
-        let is_here = depth == names.len();
-        if !root.is_mapped && (is_here || self.way.is_none()) {
-            self.way = root.real.ancestors().nth(names.len() - depth).map(Path::to_path_buf);
-        }
+        let way = root.way(names, depth);
+        let twice = |first: &Path, second: &Path| {
+            let path = [&b"/"[..], &names[..depth].join(&b'/')].concat();
+            Err(FileTreeError::Twice { path, first: first.into(), second: second.into() })
+        };
         let Some(name) = names.get(depth) else {
-            if let Some(first) = self.real.replace(root.real.clone())
-                && first != root.real
-            {
-                return Err(FileTreeError::Twice { path: root.path.clone(), first, second: root.real.clone() });
+            // What is named relative to another folder must not hide a part of this one.
+            let is_hidden = !root.is_mapped && !self.children.is_empty();
+            let other = self.real.as_ref().or(self.way.as_ref().filter(|_| is_hidden));
+            if let Some(other) = other.filter(|other| **other != root.real) {
+                return twice(other, &root.real);
             }
+            (self.real, self.way) = (Some(root.real.clone()), way);
             return Ok(());
         };
+        if let (Some(real), Some(way), false) = (&self.real, &way, root.is_mapped)
+            && real != way
+        {
+            return twice(real, way);
+        }
+        self.way = self.way.take().or(way);
         let child = self.children.entry(name.to_vec()).or_default();
         match Arc::get_mut(child) {
             Some(child) => child.insert(root, names, depth + 1),

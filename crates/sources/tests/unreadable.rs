@@ -198,6 +198,21 @@ fn trees_that_cannot_be_backed_up() {
     assert!(matches!(new(&[("/a", "/etc"), ("/a", "/usr")]), Err(FileTreeError::Twice { .. })));
     assert!(matches!(new(&[("/a", "/no/such")]), Err(FileTreeError::NothingThere { .. })));
 
+    // Mounted over a part of another it may be; named relative to different folders it would hide that part.
+    assert!(new(&[("/a", "/etc"), ("/a/b", "/usr")]).is_ok() && new(&[("/a/b", "/usr"), ("/a", "/etc")]).is_ok());
+    for pair in [
+        ["lib", "../lib/x"],
+        ["../lib/x", "lib"],
+        ["lib", "/lib/x"],
+        ["/lib/x", "lib"],
+        [".", "../lib"],
+        ["../lib", "."],
+    ] {
+        let roots = pair.map(|path| Root::relative(Path::new(path), Path::new("/usr/local")).unwrap()).to_vec();
+        let made = FileTree::new(FileTreeOptions { roots, ..FileTreeOptions::default() });
+        assert!(matches!(made, Err(FileTreeError::Twice { .. })), "{pair:?}");
+    }
+
     // One of two is there: the other is an error of its own.
     let tree = new(&[("/a", "/no/such"), ("/b", "/etc/passwd")]).unwrap();
     let mut entries = tree.root().unwrap();
