@@ -117,7 +117,7 @@ async fn a_label_or_a_selector_ties_workloads_to_a_restic(t: &Test, demo: &Test)
     ))
     .await;
     t.condition("Pod/reader", "Ready").await;
-    let restic = "restic --no-cache --no-lock -r /repository/demo/deployment/stash-selected";
+    let restic = "restic --no-cache --retry-lock 1m -r /repository/demo/deployment/stash-selected";
     let snapshots = t.sh("reader", &format!("{restic} snapshots --json")).await;
     let snapshots: Vec<Value> = serde_json::from_str(&snapshots).unwrap();
     let Value::Object(first) = &snapshots[0] else { panic!("{snapshots:#?}") };

@@ -177,10 +177,11 @@ spec:
         .await;
     }
 
-    /// Runs restic on a repository below the claim of [`REPOSITORY`] and returns what it prints.
+    /// Runs restic on a repository below the claim of [`REPOSITORY`] and returns what it prints. It takes its locks: beside
+    /// it a schedule goes on, and what a check has listed may be removed before it is read.
     pub(crate) async fn restic_in_claim(&self, folder: &str, arguments: &str) -> String {
         self.condition("Pod/reader", "Ready").await;
-        self.sh("reader", &format!("restic --no-cache --no-lock -r /repository/{folder} {arguments}")).await
+        self.sh("reader", &format!("restic --no-cache --retry-lock 1m -r /repository/{folder} {arguments}")).await
     }
 
     /// Runs a command in the folder of a claim, in a pod of its own, and returns what it prints.
