@@ -159,7 +159,12 @@ impl State {
     }
 
     /// A recovery for an occasion ended; `no_snapshot` says that there was nothing yet to recover from.
-    pub fn end_recovery(&mut self, id: &str, occasion: &str, no_snapshot: bool, run: Run) {
+    pub fn end_recovery(
+        &mut self,
+        PlannedRecovery { id, occasion, restore, .. }: &PlannedRecovery,
+        no_snapshot: bool,
+        run: Run,
+    ) {
         self.running.remove(id);
         self.observed.running.remove(id);
         let history = self.observed.recoveries.entry(id.to_owned()).or_default();
@@ -167,6 +172,7 @@ impl State {
         history.no_snapshot = no_snapshot;
         if run.outcome == Outcome::Succeeded {
             history.recovered = Some(occasion.to_owned());
+            history.restored = restore.iter().map(|restore| restore.path.clone()).collect();
             history.attempts = 0;
         }
         self.runs.entry(id.to_owned()).or_default().push(run);

@@ -108,6 +108,7 @@ fn of_recovery(host: &RecoveryHostStatus, generation: Option<i64>) -> RecoveryHi
     let is_corrected = host.observed_generation.is_some() && host.observed_generation != generation;
     RecoveryHistory {
         recovered: host.recovered.clone(),
+        restored: host.restored.clone(),
         last_occasion: host.last_occasion.clone(),
         last_start: at(&host.last_start),
         last_end: at(&host.last_end),

@@ -40,26 +40,31 @@ pub(crate) fn inject(protected: Protected<'_>, objects: &Objects<'_>, settings: 
     let Protected { target, workload, backups, recoveries } = protected;
     let found_template = &workload["spec"]["template"];
     let found = ours(&found_template["spec"]);
-    let waits = backups.iter().chain(recoveries).any(|tie| tie.work.is_none());
+    let held = held(&found, backups, recoveries);
+    let is_held = names_of(&found).is_subset(&names_of(&held));
     let (because, template) = match Injection::new(protected, objects, settings) {
-        None if waits || is_empty(&found) => return None,
-        None => (format!("nothing backs up or recovers {} any more", target.key()), json!({})),
+        None if is_held => return None,
+        None if names_of(&held).is_empty() => {
+            (format!("nothing backs up or recovers {} any more", target.key()), json!({}))
+        }
+        None => (format!("nothing backs up {} any more", target.key()), template(held)),
         Some(injection) => {
             let wanted = injection.spec();
             let follows = &injection.images_of_operator;
-            let has_more = !names_of(&found).is_subset(&names_of(&wanted));
+            let waits = backups.iter().chain(recoveries).any(|tie| tie.work.is_none());
+            let has_more = !names_of(&held).is_subset(&names_of(&wanted));
             let complete = |mut spec: Value| {
-                if has_more && waits {
-                    // Of what is tied and cannot be carried out for now, nothing is taken away.
-                    let mut all = found.clone();
+                if has_more {
+                    let mut all = held.clone();
                     merge::apply(&mut all, &spec);
                     spec = all;
                 }
                 spec
             };
             let is_there = |spec: Value| {
-                let is_there = merge::contains(&found_template["spec"], &spec);
-                is_there && (waits || !has_more && merge::contains(found_template, &template(spec)))
+                let is_all = names_of(&found).is_subset(&names_of(&spec));
+                let is_there = is_all && merge::contains(&found_template["spec"], &spec);
+                is_there && (waits || merge::contains(found_template, &template(spec)))
             };
             // A newer operator alone restarts no pod: its image comes with the next change.
             let as_it_is = with_images_of(&found, wanted.clone(), follows, settings);
@@ -100,6 +105,24 @@ fn ours(spec: &Value) -> Value {
     })
 }
 
+/// What stays of what is `found`, since ties that cannot be carried out for now may need it: for Backups all of it, for
+/// Recoveries what runs before the workload starts and what that mounts.
+fn held(found: &Value, backups: &[Tie<'_>], recoveries: &[Tie<'_>]) -> Value {
+    let waits = |ties: &[Tie<'_>]| ties.iter().any(|tie| tie.work.is_none());
+    if waits(backups) {
+        return found.clone();
+    }
+    if !waits(recoveries) {
+        return json!({});
+    }
+    let init_containers = found["initContainers"].as_array().map_or(&[][..], Vec::as_slice);
+    let mounts = init_containers.iter().filter_map(|container| container["volumeMounts"].as_array()).flatten();
+    let mounted: BTreeSet<&str> = mounts.map(|mount| text(mount, "/name")).collect();
+    let is_mounted = |volume: &&Value| mounted.contains(text(volume, "/name"));
+    let volumes: Vec<&Value> = found["volumes"].as_array().into_iter().flatten().filter(is_mounted).collect();
+    json!({"initContainers": init_containers, "volumes": volumes})
+}
+
 /// What is wanted, with the images that are there of the containers for which nobody chose one; none where the image is
 /// said, or nothing differs by it.
 fn with_images_of(found: &Value, mut wanted: Value, follows: &BTreeSet<String>, settings: &Settings) -> Option<Value> {
@@ -130,10 +153,6 @@ pub(crate) fn is_outdated(workload: &Value, image: &str) -> bool {
     // Images of templates are their owners' to choose.
     let mut images = containers.map(|container| text(container, "/image"));
     images.any(|found| found != image && name(found) == name(image))
-}
-
-fn is_empty(spec: &Value) -> bool {
-    names_of(spec).is_empty()
 }
 
 /// The names of the containers and volumes of a spec.

@@ -149,7 +149,7 @@ pub fn plan(outcome: &Outcome, observed: &Observed, settings: &Settings) -> Plan
     let triggers = trigger::plan_all(lookup, &backups, observed, &mut report);
     let mut recoveries = {
         let writers = Writers::new(&backups, |repository| repositories.location(repository));
-        recovery::plan_all(lookup, &repositories, &writers, &mut report)
+        recovery::plan_all(lookup, &repositories, &writers, observed, &mut report)
     };
     let repositories = repositories.into_planned();
     revision::fill(&index, settings, &repositories, &mut backups, &mut recoveries);

@@ -73,6 +73,9 @@ impl BackupHistory {
 pub struct RecoveryHistory {
     /// The occasion of the last successful run, as the plan named it then.
     pub recovered: Option<String>,
+    /// The paths that run restored: they are meant where neither the object nor a backup says which any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub restored: Vec<String>,
     /// The occasion of the last run, well or badly.
     pub last_occasion: Option<String>,
     /// When the last run started.

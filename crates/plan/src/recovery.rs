@@ -3,7 +3,8 @@
 //!
 //! - Without a snapshot, each path comes from the latest snapshot of the host that holds it.
 //! - Without paths, everything that backups of the target store in that repository is restored; into a volume,
-//!   what they store at or below its mount path.
+//!   what they store at or below its mount path. One that has restored a workload keeps the paths of that run when
+//!   such a backup is gone.
 //! - `IfNotRecovered` is one occasion for ever. `Always` is a new one at each start of the program and each
 //!   change of the workload's `spec`, which is what a restart is on a single machine.
 //! - Where several workloads, or several hosts, store one path, a person has to say whose data is meant.
@@ -19,6 +20,7 @@ use crate::Place;
 use crate::backup::{self, Scheduled, agents};
 use crate::index::Placed;
 use crate::key::{ObjectKey, Target, TargetKind};
+use crate::observed::Observed;
 use crate::path;
 use crate::planned::{PlannedRecovery, PlannedRepository, RecoveryState, Restore, SnapshotChoice};
 use crate::report::{Finding, Report};
@@ -101,12 +103,13 @@ pub(crate) fn plan_all(
     lookup: Lookup<'_>,
     repositories: &Repositories,
     writers: &Writers<'_>,
+    observed: &Observed,
     report: &mut Report,
 ) -> Vec<PlannedRecovery> {
     let mut recoveries = Vec::new();
     for ((namespace, _), recovery) in &lookup.index.recoveries {
         let mut warnings = Vec::new();
-        match plan(lookup, repositories, writers, namespace, recovery, &mut warnings) {
+        match plan(lookup, repositories, writers, observed, namespace, recovery, &mut warnings) {
             Ok(planned) => recoveries.extend(planned),
             Err(findings) => report.errors(recovery.manifest, findings),
         }
@@ -131,6 +134,7 @@ fn plan(
     lookup: Lookup<'_>,
     repositories: &Repositories,
     writers: &Writers<'_>,
+    observed: &Observed,
     namespace: &str,
     recovery: &Placed<'_, Recovery>,
     warnings: &mut Vec<Finding>,
@@ -139,8 +143,8 @@ fn plan(
     let repository = repositories.find(lookup, namespace, &spec.repository)?;
     let agent = backup::agent(lookup, spec.recovery_agent.as_ref(), agents::VOLUME_RECOVERY, "spec.recoveryAgent")?;
     let wanted = clean_paths("spec.paths[]", spec.paths.iter().map(String::as_str))?;
-    let request =
-        Request { lookup, namespace, spec, manifest: recovery.manifest, stored: writers.of(repository), repository };
+    let (manifest, stored) = (recovery.manifest, writers.of(repository));
+    let request = Request { lookup, namespace, spec, manifest, stored, observed, repository };
     let destinations = match (&spec.recover_to, spec.recovered_volumes.as_slice()) {
         (Some(RecoverTo::Workload(reference)), []) => request.workload_destinations(reference, wanted, warnings)?,
         (Some(RecoverTo::Volume(volume)), []) => {
@@ -152,24 +156,24 @@ fn plan(
             return Err(Finding::new("spec.recoveredVolumes", "recoverTo stands beside it; keep one of the two").into());
         }
     };
-    let id = spec.snapshot.as_deref().map_or("latest", snapshot_id);
-    if id != "latest" && spec.host.is_none() && destinations.len() > 1 {
+    let snapshot = spec.snapshot.as_deref().map_or("latest", snapshot_id);
+    if snapshot != "latest" && spec.host.is_none() && destinations.len() > 1 {
         let problem =
             format!("one snapshot is of one host, but {} hosts would be restored from it", destinations.len());
         let way_out = "leave out `snapshot`, or name the `host` whose data all of them are to get";
         return Err(Finding::new("spec.snapshot", problem).suggest(way_out).into());
     }
-    let object = ObjectKey::new("Recovery", namespace, &*recovery.manifest.name);
+    let object = ObjectKey::new("Recovery", namespace, &*manifest.name);
     let planned = destinations.into_iter().map(|destination| PlannedRecovery {
         occasion: match spec.recovery_policy {
             RecoveryPolicy::IfNotRecovered => "once".to_owned(),
             RecoveryPolicy::Always => occasion(lookup, &destination),
         },
-        id: format!("Recovery/{namespace}/{}/{}", recovery.manifest.name, destination.instance),
+        id: format!("{}/{}", id(namespace, manifest), destination.instance),
         object: object.clone(),
         target: destination.target,
         repository: repository.id.clone(),
-        snapshot: SnapshotChoice { id: id.to_owned(), host: destination.host },
+        snapshot: SnapshotChoice { id: snapshot.to_owned(), host: destination.host },
         restore: destination.restore,
         include: spec.include.clone(),
         exclude: spec.exclude.clone(),
@@ -183,6 +187,11 @@ fn plan(
         revision: String::new(),
     });
     Ok(planned.collect())
+}
+
+/// What the ids of all planned recoveries of an object begin with.
+fn id(namespace: &str, manifest: &Object) -> String {
+    format!("Recovery/{namespace}/{}", manifest.name)
 }
 
 /// One start of what is recovered into.
@@ -212,6 +221,7 @@ struct Request<'a> {
     manifest: &'a Object,
     repository: &'a PlannedRepository,
     stored: &'a Stored<'a>,
+    observed: &'a Observed,
 }
 
 impl Request<'_> {
@@ -226,7 +236,10 @@ impl Request<'_> {
         let (target, workload) = self.lookup.target(self.namespace, api_version, kind, name, FIELD)?;
         let stored = self.stored.of(&target);
         if wanted.is_empty() {
-            let paths: BTreeSet<&str> = stored.iter().map(|writer| writer.path).collect();
+            let mut paths: BTreeSet<&str> = stored.iter().map(|writer| writer.path).collect();
+            if paths.is_empty() {
+                paths = self.restored_before();
+            }
             wanted = outermost(paths)
                 .into_iter()
                 .map(|path| Wanted { field: FIELD.to_owned(), path: path.to_owned() })
@@ -262,6 +275,14 @@ impl Request<'_> {
             return Err(Finding::new(FIELD, problem).into());
         }
         Ok(destinations)
+    }
+
+    /// The paths that its last runs restored, of whichever host.
+    fn restored_before(&self) -> BTreeSet<&str> {
+        let of_this = format!("{}/", id(self.namespace, self.manifest));
+        let known = self.observed.recoveries.range(of_this.clone()..);
+        let own = known.take_while(|(id, _)| id.starts_with(&of_this));
+        own.flat_map(|(_, history)| history.restored.iter().map(String::as_str)).collect()
     }
 
     fn volume_destinations(

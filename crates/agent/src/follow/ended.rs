@@ -77,7 +77,7 @@ impl Follower<'_> {
                 (repository, reason)
             }
             Task::Recovery { planned, repository } => {
-                self.state.end_recovery(&id, &planned.occasion, no_snapshot, run.clone());
+                self.state.end_recovery(&planned, no_snapshot, run.clone());
                 if of_secret {
                     self.state.of_secret.insert(id.clone());
                 }

@@ -183,7 +183,7 @@ pub fn update_recovery_status(
     let now = Timestamp::now();
     scene.state.begin_recovery(&planned, "", now);
     let run = Run { host: options.identity.host.clone(), ..Run::new(now, now, Outcome::Succeeded) };
-    scene.state.end_recovery(&planned.id, &planned.occasion, false, run);
+    scene.state.end_recovery(&planned, false, run);
     scene.plan = plan(scene.cluster.manifests(), &scene.state.observed, &scene.cluster.settings(Timestamp::now()));
     if let Some(planned) = scene.plan.recoveries.iter().find(|planned| planned.object.name == *name) {
         let entry = of_recovery(planned, &scene.state, &options.identity, scene.cluster.generation(&planned.object));

@@ -111,8 +111,16 @@ pub(super) fn of_recovery(
     generation: Option<i64>,
 ) -> RecoveryHostStatus {
     let history = state.observed.recoveries.get(&planned.id).cloned().unwrap_or_default();
-    let RecoveryHistory { recovered, last_occasion, last_start, last_end, no_snapshot, attempts, revision: _ } =
-        history;
+    let RecoveryHistory {
+        recovered,
+        restored,
+        last_occasion,
+        last_start,
+        last_end,
+        no_snapshot,
+        attempts,
+        revision: _,
+    } = history;
     let runs = state.runs.get(&planned.id);
     let last = runs.and_then(|runs| runs.history.first());
     let running = state.running.contains_key(&planned.id);
@@ -131,6 +139,7 @@ pub(super) fn of_recovery(
             (_, RecoveryState::Pending, _) => RecoveryPhase::Pending,
         }),
         recovered,
+        restored,
         last_occasion,
         last_start: last_start.map(Time),
         last_end: last_end.map(Time),
@@ -167,10 +176,12 @@ pub(super) fn of_recovery(
 
 /// Remembers what an entry says of a `Recovery` that has this generation by now.
 pub(super) fn remember_recovery(state: &mut State, id: &str, entry: &RecoveryHostStatus, generation: Option<i64>) {
-    let RecoveryHostStatus { recovered, last_occasion, last_start, last_end, no_snapshot, attempts, .. } = entry;
+    let RecoveryHostStatus { recovered, restored, last_occasion, last_start, last_end, no_snapshot, attempts, .. } =
+        entry;
     let time = |time: &Option<Time>| time.as_ref().map(|time| time.0);
     let mut history = RecoveryHistory {
         recovered: recovered.clone(),
+        restored: restored.clone(),
         last_occasion: last_occasion.clone(),
         last_start: time(last_start),
         last_end: time(last_end),

@@ -243,6 +243,9 @@ pub struct RecoveryHostStatus {
     /// The occasion of the last run that succeeded: it is not restored for that again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recovered: Option<String>,
+    /// The paths that run restored: they are meant where neither `spec.paths` nor a `Backup` says which any more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub restored: Vec<String>,
     /// The occasion of the last run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_occasion: Option<String>,
