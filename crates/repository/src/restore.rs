@@ -55,7 +55,8 @@ pub struct RestoreOptions {
     /// patterns mean paths of the snapshot. Default: nothing, as restic has it.
     pub patterns_from: Vec<u8>,
     /// What the target itself gets of owner, permissions, attributes and times: the entry of the restored folder (see
-    /// [`crate::snapshots::Selected::entry`]). Default: nothing.
+    /// [`crate::snapshots::Selected::entry`]). One that is there and belongs to somebody else keeps its own, with a note
+    /// if its mode differs. Default: nothing.
     pub target_metadata: Option<Node>,
     /// What happens to files that are there already. Default: [`Overwrite::Always`].
     pub overwrite: Overwrite,

@@ -110,6 +110,30 @@ fn unreadable_files_are_3_and_the_rest_is_saved() {
 }
 
 #[test]
+fn a_target_of_another_user_keeps_its_mode_and_takes_the_files() {
+    let bench = Bench::new(2);
+    let data = bench.data();
+    let run = |args: &[&str]| Run::of("holdfast", args, as_nobody(&bench, args));
+    std::fs::set_permissions(&data, PermissionsExt::from_mode(0o750)).unwrap();
+    run(&["backup", data.to_str().unwrap()]).succeeded();
+    let target = bench.dir.path().join("volume");
+    std::fs::create_dir(&target).unwrap();
+    std::fs::set_permissions(&target, PermissionsExt::from_mode(0o2777)).unwrap();
+    let folder = format!("latest:{}", data.display());
+    let args = ["restore", &*folder, "--target", target.to_str().unwrap(), "--target-metadata"];
+    let mode = || target.metadata().unwrap().permissions().mode() & 0o7777;
+    let restored = run(&args).succeeded();
+    if geteuid().is_root() {
+        restored.said(&["volume", "its mode stays 2777, in the snapshot it is 750"]);
+        assert_eq!(mode(), 0o2777);
+        chown(&target, Some(65534), None).unwrap();
+        run(&args).succeeded();
+    }
+    assert_eq!(mode(), 0o750);
+    assert_eq!(std::fs::read(target.join("folder/text")).unwrap(), std::fs::read(data.join("folder/text")).unwrap());
+}
+
+#[test]
 fn a_missing_path_is_3_and_nothing_but_missing_paths_is_1() {
     let bench = Bench::new(2);
     let data = bench.data();

@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
 use rustix::fd::AsFd;
-use rustix::fs::{AtFlags, FileType, Mode, mkdirat, mknodat, statat, symlinkat};
+use rustix::fs::{AtFlags, FileType, Mode, chmod, mkdirat, mknodat, statat, symlinkat};
 use rustix::io::Errno;
 
 use super::decide::{Action, Existing, Overwrite, UNFINISHED, decide, select};
@@ -15,7 +16,7 @@ use super::files::{Batch, FileJob};
 use super::metadata::Metadata;
 use super::{Run, add, remove};
 use crate::error::Damage;
-use crate::format::node::{Node, NodeKind};
+use crate::format::node::{Node, NodeKind, mode};
 use crate::format::time::Timestamp;
 use crate::format::tree::{TreeError, check_name};
 use crate::trees::{Step, Visit};
@@ -87,8 +88,27 @@ fn open_target(run: &Run<'_>) -> Result<Here> {
     }
     let is_new = !target.exists();
     std::fs::create_dir_all(target).map_err(failed("make"))?;
-    let metadata = run.options.target_metadata.as_ref().map(|node| Metadata::of(node, &run.options.owners));
+    let node = run.options.target_metadata.as_ref();
+    let node = node.filter(|node| is_new || !is_of_another(run, node));
+    let metadata = node.map(|node| Metadata::of(node, &run.options.owners));
     Directory::open_target(target, is_new, metadata).map(Here::Open).map_err(failed("open"))
+}
+
+/// Whether a target that is there cannot get the metadata of `node`, since it belongs to somebody else: so do the volumes
+/// that a cluster opens to a pod by a group. What differs is told.
+fn is_of_another(run: &Run<'_>, node: &Node) -> bool {
+    let target = &run.options.target;
+    let Ok(found) = target.metadata() else { return false };
+    let (found, wanted) = (found.permissions().mode() & 0o7777, mode::to_unix(node.mode) & 0o7777);
+    // What changes nothing needs the same rights.
+    if chmod(target, Mode::from_raw_mode(found)) != Err(Errno::PERM) {
+        return false;
+    }
+    if found != wanted {
+        let text = format!("its owner alone may change it: its mode stays {found:o}, in the snapshot it is {wanted:o}");
+        run.monitor.note(target.display().to_string(), text);
+    }
+    true
 }
 
 impl Walk<'_> {
