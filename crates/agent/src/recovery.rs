@@ -1,5 +1,6 @@
 //! One run of a planned recovery: choose the snapshot, restore each path into its directory.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use holdfast_api::manifest::Object;
@@ -39,6 +40,14 @@ pub enum RecoveryError {
         /// Why.
         #[source]
         source: holdfast_repository::Error,
+    },
+    /// No host is said, and several have stored the path: the latest snapshot would be anybody's.
+    #[error("several hosts have stored {path}: {hosts}; say by `spec.host` whose data is meant")]
+    Hosts {
+        /// The path in the snapshots.
+        path: String,
+        /// Their names.
+        hosts: String,
     },
     /// The patterns matched nothing at all: who asked for a file and got none was not served.
     #[error(
@@ -101,8 +110,7 @@ pub fn run(
     let mut done = Done::default();
     let mut trees = Vec::new();
     for Restore { path, into } in &planned.restore {
-        let selected = choose(&repository, &planned.snapshot, path)
-            .map_err(|source| RecoveryError::Select { path: path.clone(), source })?;
+        let selected = choose(&repository, &planned.snapshot, path)?;
         done.host.clone_from(&selected.saved.snapshot.hostname);
         let snapshot = selected.saved.id.short().to_string();
         if !done.snapshots.contains(&snapshot) {
@@ -158,24 +166,29 @@ pub fn run(
 }
 
 /// The named snapshot, or the latest one that holds the path: one whose paths include it or a folder above it.
-fn choose(repository: &Repository, choice: &SnapshotChoice, path: &str) -> holdfast_repository::Result<Selected> {
+fn choose(repository: &Repository, choice: &SnapshotChoice, path: &str) -> Result<Selected, RecoveryError> {
     let SnapshotChoice { id, host } = choice;
     let filter = SnapshotFilter { hosts: host.iter().cloned().collect(), ..SnapshotFilter::default() };
+    let failed = |source| RecoveryError::Select { path: path.to_owned(), source };
     if id != "latest" {
-        return select(repository, &format!("{id}:{path}"), &filter);
+        return select(repository, &format!("{id}:{path}"), &filter).map_err(failed);
     }
     // A snapshot that cannot be read may be the latest one: restoring an older one in silence would be worse than failing.
-    let snapshots = Snapshots::load(repository)?.complete()?;
+    let snapshots = Snapshots::load(repository).and_then(Snapshots::complete).map_err(failed)?;
     let holds = |saved: &&SavedSnapshot| {
         filter.matches(&saved.snapshot) && saved.snapshot.paths.iter().any(|above| Path::new(path).starts_with(above))
     };
-    match snapshots.iter().rev().find(holds) {
-        Some(latest) => select(repository, &format!("{}:{path}", latest.id), &SnapshotFilter::default()),
-        None => Err(holdfast_repository::Error::Selection(format!(
-            "the repository has no snapshot{} that holds it",
-            host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default()
-        ))),
+    let hosts: BTreeSet<&str> = snapshots.iter().filter(holds).map(|saved| saved.snapshot.hostname.as_str()).collect();
+    if hosts.len() > 1 {
+        let hosts: Vec<String> = hosts.into_iter().map(|host| format!("`{host}`")).collect();
+        return Err(RecoveryError::Hosts { path: path.to_owned(), hosts: hosts.join(", ") });
     }
+    let Some(latest) = snapshots.iter().rev().find(holds) else {
+        let of_host = host.as_ref().map(|host| format!(" of host {host}")).unwrap_or_default();
+        let problem = format!("the repository has no snapshot{of_host} that holds it");
+        return Err(failed(holdfast_repository::Error::Selection(problem)));
+    };
+    select(repository, &format!("{}:{path}", latest.id), &SnapshotFilter::default()).map_err(failed)
 }
 
 impl RecoveryError {

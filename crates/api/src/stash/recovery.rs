@@ -46,7 +46,8 @@ pub struct RecoverySpec {
     /// works as well. Default: the latest of each host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
-    /// Host whose snapshots are considered. Default: that of the target, or any for a volume.
+    /// Host whose snapshots are considered. Default: that of the target; for a volume the one that has stored the path,
+    /// and of several one must be said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Directories to restore, as they stand in the snapshot. Default: all of them.

@@ -32,6 +32,19 @@ fn into_a_volume() {
 }
 
 #[test]
+fn of_several_hosts_one_must_be_said() {
+    let machine = backed_up();
+    machine.restic("m/repo").run(&["rewrite", "--new-host", "other", "latest"]);
+    let volume = "volume: {mountPath: /data, hostPath: {path: restored}}";
+    machine.manifests("recovery.yaml", &[recovery("copy", volume, "")]);
+    machine.once().exits(1).says(&["Recovery default/copy", "several hosts have stored /data: `other`, `web`", "host"]);
+    assert!(!machine.path("m/restored/file").exists());
+    machine.manifests("recovery.yaml", &[recovery("copy", volume, "host: web")]);
+    machine.once().succeeded();
+    assert_same(&machine.path("m/data"), &machine.path("m/restored"));
+}
+
+#[test]
 fn the_folder_itself_gets_its_owner_and_permissions_back() {
     let machine = backed_up();
     let mode = std::fs::Permissions::from_mode(0o750);
