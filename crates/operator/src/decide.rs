@@ -187,7 +187,8 @@ impl Deciding<'_> {
                 grant.leases.insert(names::writer_lease(&format!("{host}.{}", tie.object.name)));
             }
             self.add_triggers(&tie.object, &mut grant);
-            self.add_repository(&tie.object, &mut grant);
+            let repository = self.repository_of(&tie.object);
+            repository.iter().filter(|key| key.namespace == self.world.namespace).for_each(|key| grant.write(key));
             grant.foreign.extend(tie.work.as_ref().and_then(|work| work.foreign.clone()));
         }
         grant.read(target);
@@ -223,20 +224,16 @@ impl Deciding<'_> {
         of_restics.filter(makes).map(|planned| &planned.target).next()
     }
 
-    /// The Repository that an object of this namespace names in it.
-    fn add_repository(&self, object: &ObjectKey, grant: &mut Grant) {
+    /// The Repository that an object names.
+    fn repository_of(&self, object: &ObjectKey) -> Option<ObjectKey> {
         let name = (object.namespace.as_str(), object.name.as_str());
         let repository = match object.kind.as_str() {
             "Backup" => self.objects.backups.get(&name).map(|backup| &backup.spec.repository),
             "Recovery" => self.objects.recoveries.get(&name).map(|recovery| &recovery.spec.repository),
             _ => None,
-        };
-        if let Some(repository) = repository {
-            let of = repository.namespace.as_deref().unwrap_or(self.world.namespace);
-            if of == self.world.namespace {
-                grant.write(&ObjectKey::new("Repository", of, repository.name.as_str()));
-            }
-        }
+        }?;
+        let of = repository.namespace.as_deref().unwrap_or(self.world.namespace);
+        Some(ObjectKey::new("Repository", of, repository.name.as_str()))
     }
 
     /// The Jobs that are to start now.
@@ -322,7 +319,11 @@ impl Deciding<'_> {
         let mut grant = Grant::default();
         grant.write(object);
         self.add_triggers(object, &mut grant);
-        self.add_repository(object, &mut grant);
+        match self.repository_of(object) {
+            Some(repository) if repository.namespace == self.world.namespace => grant.write(&repository),
+            // It allows this, or the object would not have been planned.
+            foreign => grant.foreign.extend(foreign),
+        }
         let name = (object.namespace.as_str(), object.name.as_str());
         let pod = match object.kind.as_str() {
             "Backup" => self.objects.backups.get(&name).and_then(|backup| backup.spec.settings.pod_attributes.as_ref()),

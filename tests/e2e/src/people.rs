@@ -128,6 +128,24 @@ spec:
             .await;
         assert_eq!(t.hosts(store).await, ["web"]);
         t.restic(&t.url(store, "store"), "--no-lock check --read-data").await;
+
+        // A Job reads it as well.
+        guest.claim("copy").await;
+        guest
+            .apply(&format!(
+                "
+apiVersion: stash.appscode.com/v1alpha2
+kind: Recovery
+metadata: {{name: copy}}
+spec:
+  repository: {{name: store, namespace: {}}}
+  recoverTo: {{volume: {{mountPath: /source/data, persistentVolumeClaim: {{claimName: copy}}}}}}
+",
+                t.namespace
+            ))
+            .await;
+        guest.condition("Recovery/copy", "Complete").await;
+        assert_eq!(guest.sh_in_claim("copy", "cat deep/note").await, "first\n");
     });
 }
 
