@@ -246,6 +246,10 @@ impl Follower<'_> {
             self.publish(&plan);
             let idle = self.running.is_empty();
             if idle && self.world.is_done(&plan, &self.state, &self.summary) {
+                // What was found on the way may say why.
+                while let Ok(message) = inbox.try_recv() {
+                    self.hear(message, tell);
+                }
                 return Ok(());
             }
             if idle && self.waiting != Some(plan.next) {

@@ -16,7 +16,7 @@ use crate::action::{Action, Decision};
 use crate::history::History;
 use crate::job::Work;
 use crate::restart::is_finished;
-use crate::world::{World, is_ours, moment, text, uid};
+use crate::world::{World, controller, is_ours, moment, text, uid};
 
 /// How long a pod may take to go beyond the moment at which it should have: then its node is taken for lost.
 const GONE_AFTER: SignedDuration = SignedDuration::from_secs(45);
@@ -158,7 +158,7 @@ pub(crate) fn is_told(history: &History<'_>, work: &Work<'_>) -> bool {
 fn jobs_without_a_word(world: &World<'_>, history: &History<'_>, jobs: &[Work<'_>], decision: &mut Decision) {
     for work in jobs {
         let (Some(ended), Some(created)) = (work.ended(), work.created()) else { continue };
-        let why = match ended.why.as_str() {
+        let why = match last_words(world, work.job).unwrap_or(&ended.why) {
             "" => "its Job ended before the run began".to_owned(),
             why => format!("its Job ended before the run began: {why}"),
         };
@@ -201,6 +201,20 @@ fn jobs_without_a_word(world: &World<'_>, history: &History<'_>, jobs: &[Work<'_
             _ => {}
         }
     }
+}
+
+/// The last line that the agent of a Job left, of the pod that ended last.
+fn last_words<'a>(world: &World<'a>, job: &Value) -> Option<&'a str> {
+    let owned = |pod: &&Value| controller(pod).is_some_and(|(_, _, owner)| owner == uid(job));
+    let statuses = |pod: &'a Value| {
+        let fields = ["initContainerStatuses", "containerStatuses"].into_iter();
+        fields.flat_map(|field| pod["status"][field].as_array()).flatten().map(|status| &status["state"]["terminated"])
+    };
+    let has_failed = |ended: &&Value| ended["exitCode"].as_i64().is_some_and(|code| code != 0);
+    let failed = world.all("Pod").filter(owned).flat_map(statuses).filter(has_failed);
+    let last = failed.max_by_key(|ended| moment(ended, "/finishedAt"))?;
+    let line = text(last, "/message").lines().rfind(|line| !line.trim().is_empty())?;
+    Some(line.strip_prefix("error: ").unwrap_or(line))
 }
 
 /// Why a run in the pod of this UID cannot end any more; none if it may.
