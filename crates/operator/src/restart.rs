@@ -1,23 +1,43 @@
-//! Restarts of the pods of a ReplicaSet or ReplicationController that nothing controls: Kubernetes keeps their pods as
-//! they are when the template changes. One pod goes at a time, by eviction, and the next one only when its replacement
-//! is ready.
+//! Restarts of pods that Kubernetes does not restart when their template changes, by eviction, one at a time.
+//!
+//! - Those of a ReplicaSet or ReplicationController that nothing controls stay as they are. The next one goes only when
+//!   the replacement of the last is ready.
+//! - Of a StatefulSet one that is not ready holds up the rollout, even if it is the new template that would mend it: a
+//!   recovery that fails before the application starts would keep the workload down after it was corrected or deleted.
 
 use holdfast_plan::{ObjectKey, Target, TargetKind};
 use serde_json::Value;
 
 use crate::action::Action;
 use crate::sidecar::SIDECAR_ANNOTATION;
-use crate::world::{World, controller, is_deleted, name, uid};
+use crate::world::{World, controller, is_deleted, is_ours, name, text, uid};
 
-/// The next pod to be replaced, if one is and the others are well.
+/// The next pod to be replaced, if one is.
 pub(crate) fn next(world: &World<'_>, target: &Target, workload: &Value) -> Option<Action> {
-    if !matches!(target.kind, TargetKind::ReplicaSet | TargetKind::ReplicationController) {
-        return None;
-    }
     let wanted = annotation(&workload["spec"]["template"]);
     let owned = |pod: &&Value| controller(pod).is_some_and(|(_, _, owner)| owner == uid(workload));
-    let pods: Vec<&Value> = world.all("Pod").filter(owned).filter(|pod| !is_finished(pod)).collect();
-    let is_outdated = |pod: &&&Value| annotation(pod) != wanted;
+    let pods = || world.all("Pod").filter(owned).filter(|pod| !is_finished(pod));
+    let pod = match target.kind {
+        TargetKind::ReplicaSet | TargetKind::ReplicationController => {
+            next_of_bare(workload, &pods().collect::<Vec<_>>(), wanted)
+        }
+        TargetKind::StatefulSet => {
+            let is_stuck = |pod: &&Value| {
+                annotation(pod) != wanted && !is_deleted(pod) && is_held_up(pod) && is_rolled_out(workload, pod)
+            };
+            pods().filter(is_stuck).min_by_key(|pod| name(pod))
+        }
+        _ => None,
+    }?;
+    Some(Action::Evict {
+        because: format!("it was made before the pods of {} changed", target.key()),
+        object: ObjectKey::new("Pod", world.namespace, name(pod)),
+        uid: uid(pod).to_owned(),
+    })
+}
+
+fn next_of_bare<'p>(workload: &Value, pods: &[&'p Value], wanted: Option<&str>) -> Option<&'p Value> {
+    let is_outdated = |pod: &&Value| annotation(pod) != wanted;
     let replicas = workload["spec"]["replicas"].as_u64().unwrap_or(1);
     let wait = pods.iter().any(|pod| is_deleted(pod))
         || (pods.len() as u64) < replicas
@@ -26,12 +46,33 @@ pub(crate) fn next(world: &World<'_>, target: &Target, workload: &Value) -> Opti
         return None;
     }
     // One that is not ready serves nobody and goes first.
-    let pod = pods.iter().filter(is_outdated).min_by_key(|pod| (is_ready(pod), name(pod)))?;
-    Some(Action::Evict {
-        because: format!("it was made before the pods of {} changed", target.key()),
-        object: ObjectKey::new("Pod", world.namespace, name(pod)),
-        uid: uid(pod).to_owned(),
-    })
+    pods.iter().copied().filter(is_outdated).min_by_key(|pod| (is_ready(pod), name(pod)))
+}
+
+/// Whether a pod is not ready by a container of ours, which failed or cannot start.
+fn is_held_up(pod: &Value) -> bool {
+    let statuses = ["initContainerStatuses", "containerStatuses"];
+    // Of others' containers nothing is kept.
+    let mut ours = statuses.iter().flat_map(|field| pod["status"][*field].as_array()).flatten().filter(|status| {
+        let of = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
+        let mut ours = of("containers").chain(of("initContainers")).filter(|container| is_ours(container));
+        ours.any(|container| container["name"] == status["name"])
+    });
+    let has_failed = |status: &Value| {
+        let state = &status["state"];
+        let is_waiting = !matches!(text(state, "/waiting/reason"), "" | "PodInitializing" | "ContainerCreating");
+        is_waiting || state["terminated"]["exitCode"].as_i64().is_some_and(|code| code != 0)
+    };
+    !is_ready(pod) && ours.any(has_failed)
+}
+
+/// Whether a StatefulSet would make this pod anew by its present template.
+fn is_rolled_out(workload: &Value, pod: &Value) -> bool {
+    let spec = &workload["spec"];
+    let number = |path: &str| spec.pointer(path).and_then(Value::as_u64).unwrap_or(0);
+    let first = number("/ordinals/start") + number("/updateStrategy/rollingUpdate/partition");
+    let ordinal = name(pod).rsplit_once('-').and_then(|(_, ordinal)| ordinal.parse::<u64>().ok());
+    text(spec, "/updateStrategy/type") != "OnDelete" && ordinal.is_some_and(|ordinal| ordinal >= first)
 }
 
 fn annotation(object: &Value) -> Option<&str> {
@@ -46,5 +87,5 @@ pub(crate) fn is_ready(pod: &Value) -> bool {
 
 /// Whether the containers of a pod have ended for good.
 pub(crate) fn is_finished(pod: &Value) -> bool {
-    matches!(crate::world::text(pod, "/status/phase"), "Succeeded" | "Failed")
+    matches!(text(pod, "/status/phase"), "Succeeded" | "Failed")
 }

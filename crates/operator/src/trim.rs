@@ -67,9 +67,10 @@ fn keep_annotations(object: &mut Value) {
 }
 
 fn trim_workload(object: &mut Value) {
-    let spec =
-        keep(&object["spec"], &["replicas", "ordinals", "selector", "serviceName", "template", "volumeClaimTemplates"]);
-    object["spec"] = spec;
+    let spec = &object["spec"];
+    let fields =
+        ["replicas", "ordinals", "selector", "serviceName", "template", "updateStrategy", "volumeClaimTemplates"];
+    object["spec"] = keep(spec, &fields);
     if let Some(claims) = object["spec"]["volumeClaimTemplates"].as_array_mut() {
         for claim in claims {
             *claim = json!({"metadata": {"name": claim["metadata"]["name"]}});

@@ -24,5 +24,6 @@ mod limits;
 mod operator;
 mod people;
 mod platform;
+mod restricted;
 mod scale;
 mod seeds;
