@@ -16,7 +16,7 @@ use crate::action::{Action, Decision};
 use crate::history::History;
 use crate::job::Work;
 use crate::restart::is_finished;
-use crate::world::{World, controller, is_ours, moment, text, uid};
+use crate::world::{World, controller, failure, is_ours, moment, statuses_of_ours, text, uid};
 
 /// How long a pod may take to go beyond the moment at which it should have: then its node is taken for lost.
 const GONE_AFTER: SignedDuration = SignedDuration::from_secs(45);
@@ -206,12 +206,7 @@ fn jobs_without_a_word(world: &World<'_>, history: &History<'_>, jobs: &[Work<'_
 /// The last line that the agent of a Job left, of the pod that ended last.
 fn last_words<'a>(world: &World<'a>, job: &Value) -> Option<&'a str> {
     let owned = |pod: &&Value| controller(pod).is_some_and(|(_, _, owner)| owner == uid(job));
-    let statuses = |pod: &'a Value| {
-        let fields = ["initContainerStatuses", "containerStatuses"].into_iter();
-        fields.flat_map(|field| pod["status"][field].as_array()).flatten().map(|status| &status["state"]["terminated"])
-    };
-    let has_failed = |ended: &&Value| ended["exitCode"].as_i64().is_some_and(|code| code != 0);
-    let failed = world.all("Pod").filter(owned).flat_map(statuses).filter(has_failed);
+    let failed = world.all("Pod").filter(owned).flat_map(statuses_of_ours).filter_map(failure);
     let last = failed.max_by_key(|ended| moment(ended, "/finishedAt"))?;
     let line = text(last, "/message").lines().rfind(|line| !line.trim().is_empty())?;
     Some(line.strip_prefix("error: ").unwrap_or(line))

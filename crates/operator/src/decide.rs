@@ -23,14 +23,14 @@ use crate::history::History;
 use crate::job::{self, Containers, Draft, Work};
 use crate::objects::Objects;
 use crate::refusal::Refusals;
-use crate::restart;
+use crate::restart::{self, is_ready};
 use crate::settings::Settings;
 use crate::sidecar::{self, Protected, bounded};
 use crate::status::{Pending, Reporter};
 use crate::templates;
 use crate::tie::{Finder, Tie, Ties, pull_secrets};
 use crate::wipe;
-use crate::world::{World, controller, is_ours, moment, name, text, uid};
+use crate::world::{World, controller, hindrance, moment, name, statuses_of_ours, text, uid};
 
 /// Decides for one namespace. `objects` are those in it, as the API server has them; the templates of the cluster; and
 /// the Repositories of other namespaces that it refers to.
@@ -161,9 +161,15 @@ impl Deciding<'_> {
                 let grant = self.grant(&target, backups.iter().chain(recoveries));
                 note_rights(self.world, workload, &grant, &mut self.rights);
                 self.decision.actions.extend(access::grant(self.world, workload, service_account, &grant));
-                let of_workload = pods.get(uid(workload)).into_iter().flatten();
-                if let Some(trouble) = of_workload.filter_map(|pod| trouble(pod)).min() {
-                    let trouble = Pending::Pod(format!("a pod of {} waits: {trouble}", target.key()));
+                let of_workload = || pods.get(uid(workload)).into_iter().flatten();
+                let waits = of_workload().filter_map(|pod| trouble(pod)).min();
+                let waits = waits.map(|trouble| format!("a pod of {} waits: {trouble}", target.key()));
+                let is_served = || of_workload().any(|pod| is_ready(pod) && statuses_of_ours(pod).next().is_some());
+                let lack = || {
+                    let why = not_made(workload).filter(|_| !is_served())?;
+                    Some(format!("a pod of {} cannot be made: {why}", target.key()))
+                };
+                if let Some(trouble) = waits.or_else(lack).map(Pending::Pod) {
                     let tied = backups.iter().chain(recoveries).map(|tie| (tie.object.clone(), trouble.clone()));
                     self.pending.extend(tied);
                 }
@@ -525,18 +531,16 @@ fn waits(world: &World<'_>, work: &Work<'_>) -> Option<String> {
     Some(format!("its pod waits for a node: {}", text(unscheduled, "/message")))
 }
 
+/// Why the server refuses pods of a workload, as by a quota that wants limits of each container.
+fn not_made(workload: &Value) -> Option<&str> {
+    let conditions = workload.pointer("/status/conditions").and_then(Value::as_array)?;
+    let failure = conditions.iter().find(|one| one["type"] == "ReplicaFailure" && one["status"] == "True")?;
+    Some(text(failure, "/message"))
+}
+
 /// What keeps a container of ours from running, in the words of Kubernetes.
 fn trouble(pod: &Value) -> Option<String> {
-    let of = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
-    let containers = of("containers").chain(of("initContainers")).filter(|container| is_ours(container));
-    let ours: Vec<&str> = containers.map(|container| text(container, "/name")).collect();
-    let statuses = ["initContainerStatuses", "containerStatuses"];
-    let statuses = statuses.iter().flat_map(|field| pod["status"][*field].as_array()).flatten();
-    let waiting = statuses
-        .into_iter()
-        .filter(|status| ours.contains(&text(status, "/name")))
-        .map(|status| &status["state"]["waiting"])
-        .find(|waiting| !matches!(text(waiting, "/reason"), "" | "PodInitializing" | "ContainerCreating"))?;
+    let waiting = statuses_of_ours(pod).find_map(hindrance)?;
     // How long Kubernetes waits this time changes with each try, and says nothing.
     let message = text(waiting, "/message").split("restarting failed container").next().unwrap_or_default();
     Some(format!("{}: {message}", text(waiting, "/reason")))

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::action::Action;
 use crate::sidecar::SIDECAR_ANNOTATION;
-use crate::world::{World, controller, is_deleted, is_ours, name, text, uid};
+use crate::world::{World, controller, failure, hindrance, is_deleted, name, statuses_of_ours, text, uid};
 
 /// The next pod to be replaced, if one is.
 pub(crate) fn next(world: &World<'_>, target: &Target, workload: &Value) -> Option<Action> {
@@ -51,19 +51,8 @@ fn next_of_bare<'p>(workload: &Value, pods: &[&'p Value], wanted: Option<&str>) 
 
 /// Whether a pod is not ready by a container of ours, which failed or cannot start.
 fn is_held_up(pod: &Value) -> bool {
-    let statuses = ["initContainerStatuses", "containerStatuses"];
-    // Of others' containers nothing is kept.
-    let mut ours = statuses.iter().flat_map(|field| pod["status"][*field].as_array()).flatten().filter(|status| {
-        let of = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
-        let mut ours = of("containers").chain(of("initContainers")).filter(|container| is_ours(container));
-        ours.any(|container| container["name"] == status["name"])
-    });
-    let has_failed = |status: &Value| {
-        let state = &status["state"];
-        let is_waiting = !matches!(text(state, "/waiting/reason"), "" | "PodInitializing" | "ContainerCreating");
-        is_waiting || state["terminated"]["exitCode"].as_i64().is_some_and(|code| code != 0)
-    };
-    !is_ready(pod) && ours.any(has_failed)
+    let has_failed = |status: &Value| hindrance(status).is_some() || failure(status).is_some();
+    !is_ready(pod) && statuses_of_ours(pod).any(has_failed)
 }
 
 /// Whether a StatefulSet would make this pod anew by its present template.

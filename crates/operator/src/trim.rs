@@ -15,7 +15,7 @@ pub(crate) fn trim(kind: &str, object: &mut Value) {
         matches!(kind, "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet" | "ReplicationController");
     if is_workload {
         keep_annotations(object);
-        remove(object, &["status"]);
+        trim_status(object);
         // One that a controller made is never patched: it only says whose the pods are. A Deployment has many of them.
         if controller(object).is_some() {
             remove(object, &["spec"]);
@@ -63,6 +63,19 @@ fn keep_annotations(object: &mut Value) {
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             annotations.retain(|key, _| OUR_DOMAINS.iter().any(|domain| key.starts_with(domain)));
         }
+    }
+}
+
+/// Keeps of a workload's status that its pods cannot be made, and why.
+fn trim_status(object: &mut Value) {
+    let conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    let failures: Vec<Value> = conditions
+        .filter(|one| one["type"] == "ReplicaFailure" && one["status"] == "True")
+        .map(|one| keep(one, &["type", "status", "message"]))
+        .collect();
+    remove(object, &["status"]);
+    if !failures.is_empty() {
+        object["status"] = json!({"conditions": failures});
     }
 }
 

@@ -213,6 +213,28 @@ pub(crate) fn is_ours(container: &Value) -> bool {
     container["env"].as_array().is_some_and(|env| env.iter().any(|variable| variable["name"] == names::TARGET))
 }
 
+/// The statuses of the containers of a pod that were put in by us, those before its start first.
+pub(crate) fn statuses_of_ours(pod: &Value) -> impl Iterator<Item = &Value> {
+    let lists = [("initContainers", "initContainerStatuses"), ("containers", "containerStatuses")];
+    lists.into_iter().flat_map(|(containers, statuses)| {
+        let of = |of: &'static str, field: &'static str| pod[of][field].as_array().into_iter().flatten();
+        let ours: Vec<&Value> = of("spec", containers).filter(|container| is_ours(container)).collect();
+        of("status", statuses).filter(move |status| ours.iter().any(|container| container["name"] == status["name"]))
+    })
+}
+
+/// How a container has failed, of its status, until it is tried again.
+pub(crate) fn failure(status: &Value) -> Option<&Value> {
+    let ended = &status["state"]["terminated"];
+    ended["exitCode"].as_i64().is_some_and(|code| code != 0).then_some(ended)
+}
+
+/// What keeps a container from running, of its status: that it has failed and is tried again, or has no image.
+pub(crate) fn hindrance(status: &Value) -> Option<&Value> {
+    let waiting = &status["state"]["waiting"];
+    (!matches!(text(waiting, "/reason"), "" | "PodInitializing" | "ContainerCreating")).then_some(waiting)
+}
+
 /// Whether a volume of an observed pod or template was put in by us.
 pub(crate) fn is_our_volume(volume: &Value) -> bool {
     text(volume, "/name").starts_with(VOLUME_PREFIX)

@@ -1,8 +1,8 @@
-//! Only so many scheduled runs go on at once.
+//! What is limited: how many scheduled runs go on at once, and by a namespace what its pods may have.
 
 use serde_json::json;
 
-use crate::harness::{DB, Moment, Value, test};
+use crate::harness::{DB, Moment, Value, WEB, is, test};
 
 fn hosts(backup: &Value) -> impl Iterator<Item = &Value> {
     backup["status"]["hosts"].as_array().into_iter().flatten()
@@ -55,5 +55,29 @@ fn runs_on_one_repository_take_turns_where_it_says_so() {
         .await;
         t.patch("Backup/db", &json!({"spec": {"paused": true}})).await;
         t.restic(&t.url(store, "store"), "check --read-data").await;
+    });
+}
+
+#[test]
+fn a_quota_that_refuses_the_sidecar_is_told_and_resources_mend_it() {
+    test(async |t| {
+        t.operator().await;
+        let store = t.object_store().await;
+        t.apply("{apiVersion: v1, kind: ResourceQuota, metadata: {name: memory}, spec: {hard: {limits.memory: 1Gi}}}")
+            .await;
+        let limits = "resources: {limits: {memory: 32Mi}}";
+        t.apply(&WEB.replace("image: $BUSYBOX", &format!("image: $BUSYBOX\n        {limits}"))).await;
+        t.containers("Deployment/web", |_| true).await;
+
+        t.protect(store, "web", "Deployment/web").await;
+        let backup = t.wait("Backup/web", "told", |backup| is(backup, "Ready", "False")).await;
+        let why = backup["status"]["conditions"].to_string();
+        assert!(why.contains("PodWaits") && why.contains("must specify limits.memory"), "{why}");
+        let resources = json!({"containerAttributes": {"resources": {"limits": {"memory": "128Mi"}}}});
+        t.patch("Backup/web", &json!({"spec": resources})).await;
+        t.containers("Deployment/web", |names| names == ["app", "restic-sidecar"]).await;
+        t.trigger("now", "web").await;
+        t.condition("BackupTrigger/now", "Complete").await;
+        t.wait("Backup/web", "ready", |backup| is(backup, "Ready", "True")).await;
     });
 }
