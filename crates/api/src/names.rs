@@ -91,6 +91,8 @@ pub mod pod {
     pub const BACKUP_NAME: &str = "BACKUP_NAME";
     /// Environment variable: the `Recovery` that a container works for.
     pub const RECOVERY_NAME: &str = "RECOVERY_NAME";
+    /// Environment variable: the UID of that `Recovery`. One that is made anew under its name restarts the pods.
+    pub const RECOVERY_UID: &str = "HOLDFAST_RECOVERY_UID";
     /// Environment variable: where metrics are pushed to.
     pub const PUSH_GATEWAY_URL: &str = "PUSH_GATEWAY_URL";
     /// Environment variable, without effect: status is always written.

@@ -255,8 +255,8 @@ fn raise(amounts: &mut BTreeMap<String, Quantity>, name: &str, amount: &Quantity
 pub(crate) struct Purpose {
     /// `Deployment/web`.
     pub(crate) target: String,
-    /// Variables with the name of the object, such as `BACKUP_NAME`.
-    pub(crate) object: Option<(&'static str, String)>,
+    /// Variables that say which object is carried out, such as `BACKUP_NAME`.
+    pub(crate) object: Vec<(&'static str, String)>,
     /// Whether `holdfast backup` stays and follows its schedule.
     pub(crate) follow_schedule: bool,
     /// The user where nobody names one.
@@ -329,9 +329,7 @@ fn environment(purpose: &Purpose, settings: &Settings) -> Vec<EnvVar> {
         value(names::ENABLE_ANALYTICS, "false"),
         value(names::ENABLE_ANALYTICS_MISSPELT, "false"),
     ];
-    if let Some((name, object)) = &purpose.object {
-        env.push(value(name, object));
-    }
+    env.extend(purpose.object.iter().map(|(name, object)| value(name, object)));
     if purpose.follow_schedule {
         env.push(value(names::FOLLOW_SCHEDULE, "true"));
     }

@@ -174,7 +174,7 @@ impl Deciding<'_> {
                     self.pending.extend(tied);
                 }
             }
-            let protected = Protected { target: &target, workload, backups, recoveries };
+            let protected = Protected { world: self.world, target: &target, workload, backups, recoveries };
             match sidecar::inject(protected, self.objects, self.settings) {
                 Some(action) => self.decision.actions.push(action),
                 None => self.decision.actions.extend(restart::next(self.world, &target, workload)),
@@ -269,9 +269,8 @@ impl Deciding<'_> {
             self.account(owner, &planned.object);
             match due.get(planned.id.as_str()) {
                 Some(due) if self.may_start(&planned.object, &planned.repository, due) => {
-                    let before = self.jobs.iter().find(|work| work.object == planned.object && work.ended().is_some());
-                    let action = match before {
-                        // Its name is free when it is gone.
+                    // Its name is free when it is gone.
+                    let action = match self.world.get("Job", &name_of_recovery(&planned.object)) {
                         Some(before) => Some(job::delete(before, "its recovery is tried again")),
                         None => self.recovery(owner, planned),
                     };
@@ -362,7 +361,7 @@ impl Deciding<'_> {
             host: job::host_of_claim(&target.name),
             component: "backup",
             target: format!("{}/{}", target.kind.name(), target.name),
-            object: Some((names::BACKUP_NAME, object.name.clone())),
+            object: vec![(names::BACKUP_NAME, object.name.clone())],
             containers: self.containers(work.agent, "stash-backup", templates::backup_arguments())?,
             volumes: vec![job::claim(&target.name)],
             access: Access::Read,
@@ -414,14 +413,14 @@ impl Deciding<'_> {
         };
         let draft = Draft {
             owner,
-            name: format!("recover-{}", object.name),
+            name: name_of_recovery(object),
             host: planned.id.rsplit_once('/').map_or_else(String::new, |(_, host)| host.to_owned()),
             component: "recovery",
             target: match &planned.target {
                 Some(target) => format!("{}/{}", target.kind.name(), target.name),
                 None => format!("Recovery/{}", object.name),
             },
-            object: Some((names::RECOVERY_NAME, object.name.clone())),
+            object: vec![(names::RECOVERY_NAME, object.name.clone())],
             containers: self.containers(work.agent, "stash-recover", templates::recovery_arguments())?,
             volumes,
             access: Access::Write,
@@ -536,6 +535,10 @@ fn not_made(workload: &Value) -> Option<&str> {
     let conditions = workload.pointer("/status/conditions").and_then(Value::as_array)?;
     let failure = conditions.iter().find(|one| one["type"] == "ReplicaFailure" && one["status"] == "True")?;
     Some(text(failure, "/message"))
+}
+
+fn name_of_recovery(object: &ObjectKey) -> String {
+    bounded(&format!("recover-{}", object.name))
 }
 
 /// What keeps a container of ours from running, in the words of Kubernetes.

@@ -73,9 +73,11 @@ pub(crate) struct Ended {
 /// The Jobs of the namespace that are ours.
 pub(crate) fn all<'a>(world: &World<'a>) -> Vec<Work<'a>> {
     let ours = world.all("Job").filter_map(|job| {
-        let (kind, owner, _) = controller(job)?;
+        let (kind, owner, owner_uid) = controller(job)?;
         let host = text(job, "/metadata/annotations/holdfast~1host").to_owned();
-        let is_ours = matches!(kind, "Backup" | "Recovery" | "Repository");
+        // One of an object that was made anew since goes with the one before.
+        let is_of_another = world.get(kind, owner).is_some_and(|object| uid(object) != owner_uid);
+        let is_ours = matches!(kind, "Backup" | "Recovery" | "Repository") && !is_of_another;
         is_ours.then(|| Work { object: ObjectKey::new(kind, world.namespace, owner), host, job })
     });
     ours.collect()
@@ -103,16 +105,16 @@ pub(crate) fn clean(jobs: &[Work<'_>]) -> Vec<Action> {
         ended.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| name(b.1.job).cmp(name(a.1.job))));
         ended.into_iter().skip(KEPT)
     });
-    beyond.map(|(_, work)| delete(work, "later ones have ended")).collect()
+    beyond.map(|(_, work)| delete(work.job, "later ones have ended")).collect()
 }
 
 /// Deletes one.
-pub(crate) fn delete(work: &Work<'_>, because: &str) -> Action {
+pub(crate) fn delete(job: &Value, because: &str) -> Action {
     Action::Delete {
         because: because.to_owned(),
         api_version: "batch/v1".to_owned(),
-        object: ObjectKey::new("Job", work.object.namespace.clone(), name(work.job)),
-        uid: uid(work.job).to_owned(),
+        object: ObjectKey::new("Job", text(job, "/metadata/namespace"), name(job)),
+        uid: uid(job).to_owned(),
     }
 }
 
@@ -130,7 +132,7 @@ pub(crate) struct Draft<'a> {
     /// `PersistentVolumeClaim/data`.
     pub(crate) target: String,
     /// The variable that names the object.
-    pub(crate) object: Option<(&'static str, String)>,
+    pub(crate) object: Vec<(&'static str, String)>,
     /// The containers, or the one of ours.
     pub(crate) containers: Containers<'a>,
     /// The volumes that are read or written.

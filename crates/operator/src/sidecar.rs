@@ -18,7 +18,7 @@ use crate::objects::Objects;
 use crate::settings::Settings;
 use crate::templates;
 use crate::tie::{Tie, Work};
-use crate::world::{is_our_volume, is_ours, text};
+use crate::world::{World, is_our_volume, is_ours, text, uid};
 
 /// Annotation of a pod template with the hash of what was put into it.
 pub const SIDECAR_ANNOTATION: &str = "holdfast/sidecar";
@@ -29,6 +29,7 @@ const RECOVERY_PREFIX: &str = "restic-recover-";
 /// A workload and what works on it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Protected<'a> {
+    pub(crate) world: &'a World<'a>,
     pub(crate) target: &'a Target,
     pub(crate) workload: &'a Value,
     pub(crate) backups: &'a [Tie<'a>],
@@ -37,7 +38,7 @@ pub(crate) struct Protected<'a> {
 
 /// The difference between a workload and what it should be; none in steady state.
 pub(crate) fn inject(protected: Protected<'_>, objects: &Objects<'_>, settings: &Settings) -> Option<Action> {
-    let Protected { target, workload, backups, recoveries } = protected;
+    let Protected { target, workload, backups, recoveries, .. } = protected;
     let found_template = &workload["spec"]["template"];
     let found = ours(&found_template["spec"]);
     let held = held(&found, backups, recoveries);
@@ -181,12 +182,12 @@ struct Injection {
 impl Injection {
     /// None if nothing is to be put in.
     fn new(protected: Protected<'_>, objects: &Objects<'_>, settings: &Settings) -> Option<Self> {
-        let Protected { target, workload, backups, recoveries } = protected;
+        let Protected { world, target, workload, backups, recoveries } = protected;
         // A template that is no pod's belongs to an object that the server would not have taken.
         let mut pod: PodSpec = serde_json::from_value(workload["spec"]["template"]["spec"].clone()).ok()?;
         pod.containers.retain(|container| !container::is_ours(container));
         pod.init_containers.iter_mut().for_each(|list| list.retain(|container| !container::is_ours(container)));
-        let making = Making { target, pod: &pod, objects, settings };
+        let making = Making { world, target, pod: &pod, objects, settings };
         let mut injection = Self::default();
         injection.sidecar(making, backups);
         injection.templates(making, backups);
@@ -220,7 +221,7 @@ impl Injection {
         let image = making.settings.image(chosen);
         let args = vec!["watch".to_owned(), format!("--target={}", making.whom())];
         let own = container::own(RESTIC_SIDECAR, &image, args, making.settings);
-        let purpose = making.purpose(Access::Read, None);
+        let purpose = making.purpose(Access::Read, Vec::new());
         self.add(false, own, &purpose, &needs, &attributes, making.settings);
     }
 
@@ -228,7 +229,7 @@ impl Injection {
     fn templates(&mut self, making: Making<'_>, ties: &[Tie<'_>]) {
         for tie in ties {
             let Some(work) = tie.work.as_ref().filter(|work| !templates::is_default(work.agent)) else { continue };
-            let object = Some((names::BACKUP_NAME, tie.object.name.clone()));
+            let object = vec![(names::BACKUP_NAME, tie.object.name.clone())];
             let purpose = Purpose { follow_schedule: true, ..making.purpose(Access::Read, object) };
             self.of_template(making, tie, work, &purpose, Access::Read);
         }
@@ -238,7 +239,8 @@ impl Injection {
     fn recoveries(&mut self, making: Making<'_>, ties: &[Tie<'_>]) {
         for tie in ties {
             let Some(work) = &tie.work else { continue };
-            let object = Some((names::RECOVERY_NAME, tie.object.name.clone()));
+            let uid = making.world.of(&tie.object).map(|recovery| (names::RECOVERY_UID, uid(recovery).to_owned()));
+            let object = [(names::RECOVERY_NAME, tie.object.name.clone())].into_iter().chain(uid).collect();
             let purpose = making.purpose(Access::Write, object);
             if !templates::is_default(work.agent) {
                 self.of_template(making, tie, work, &purpose, Access::Write);
@@ -320,6 +322,7 @@ impl Injection {
 /// What is the same for all containers of one workload.
 #[derive(Debug, Clone, Copy)]
 struct Making<'a> {
+    world: &'a World<'a>,
     target: &'a Target,
     /// The pods as their owner wrote them.
     pod: &'a PodSpec,
@@ -333,7 +336,7 @@ impl Making<'_> {
         format!("{}/{}", self.target.kind.name(), self.target.name)
     }
 
-    fn purpose(&self, access: Access, object: Option<(&'static str, String)>) -> Purpose {
+    fn purpose(&self, access: Access, object: Vec<(&'static str, String)>) -> Purpose {
         let user = container::user_beside(self.pod, access);
         Purpose { target: self.whom(), object, follow_schedule: false, user }
     }

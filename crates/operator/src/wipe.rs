@@ -113,7 +113,7 @@ impl Wiping<'_> {
             Some((work, Some(ended))) => {
                 match ended.at.checked_add(AGAIN_AFTER) {
                     Ok(again) if again > self.now => decision.again_at(again),
-                    _ => decision.actions.push(job::delete(work, "it failed, and is tried again")),
+                    _ => decision.actions.push(job::delete(work.job, "it failed, and is tried again")),
                 }
                 Some(format!("its data could not be wiped, which is tried again: {}", ended.why))
             }
@@ -127,7 +127,7 @@ impl Wiping<'_> {
                     host: "repository".to_owned(),
                     component: "wipe",
                     target: format!("Repository/{name}"),
-                    object: None,
+                    object: Vec::new(),
                     containers: Containers::Own("stash-wipe", args),
                     volumes: Vec::new(),
                     access: Access::Write,

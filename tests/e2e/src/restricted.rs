@@ -67,6 +67,14 @@ spec:
         let found = t.sh("orders-1/app", "cd /source/data && cat deep/name && stat -c '%a %u:%g' . deep/name").await;
         assert_eq!(found, "orders-1\n2775 0:10001\n640 10001:10001\n");
 
+        // One that is made anew under the same name, as by `kubectl replace --force`, is done anew.
+        t.sh("orders-1/app", "rm -r /source/data/deep").await;
+        t.delete("Recovery/right").await;
+        t.apply(&recovery("right", "")).await;
+        t.condition("Recovery/right", "Complete").await;
+        t.containers("StatefulSet/orders", |names| names == ["restic-recover-right", "app", "restic-sidecar"]).await;
+        assert_eq!(t.sh("orders-1/app", "cat /source/data/deep/name").await, "orders-1\n");
+
         // A Job of its own gets what it needs for the new volume by choice.
         t.claim("copy").await;
         t.apply(&format!(
