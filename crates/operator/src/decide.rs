@@ -269,9 +269,15 @@ impl Deciding<'_> {
             self.account(owner, &planned.object);
             match due.get(planned.id.as_str()) {
                 Some(due) if self.may_start(&planned.object, &planned.repository, due) => {
-                    // Its name is free when it is gone.
-                    let action = match self.world.get("Job", &name_of_recovery(&planned.object)) {
+                    let name = name_of_recovery(&planned.object);
+                    let action = match self.world.get("Job", &name) {
+                        // Its name is free when it is gone.
                         Some(before) => Some(job::delete(before, "its recovery is tried again")),
+                        None if job::is_at_work(self.world, &name) => {
+                            let waits = "it waits for the end of the pod of an earlier Job of its name".to_owned();
+                            self.pending.insert(planned.object.clone(), Pending::Turn(waits));
+                            None
+                        }
                         None => self.recovery(owner, planned),
                     };
                     self.start(&planned.object, action);

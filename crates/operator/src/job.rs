@@ -21,6 +21,7 @@ use serde_json::Value;
 use crate::access;
 use crate::action::Action;
 use crate::container::{self, Access, Attributes, Needs, Purpose, Store};
+use crate::restart::is_finished;
 use crate::settings::Settings;
 use crate::sidecar::bounded;
 use crate::world::{World, controller, moment, name, text, uid};
@@ -106,6 +107,12 @@ pub(crate) fn clean(jobs: &[Work<'_>]) -> Vec<Action> {
         ended.into_iter().skip(KEPT)
     });
     beyond.map(|(_, work)| delete(work.job, "later ones have ended")).collect()
+}
+
+/// Whether a pod of a Job of this name still runs: it may outlive the Job by some seconds.
+pub(crate) fn is_at_work(world: &World<'_>, name: &str) -> bool {
+    let is_of_job = |pod: &&Value| controller(pod).is_some_and(|(kind, owner, _)| kind == "Job" && owner == name);
+    world.all("Pod").filter(is_of_job).any(|pod| !is_finished(pod))
 }
 
 /// Deletes one.
