@@ -1,6 +1,6 @@
 //! The stage on a real Kubernetes: builds the tests and the images they use, starts clusters of its own, runs the tests
 //! inside them and takes them down, whatever happened. Tests wait most of the time: those that share a cluster run beside
-//! each other, and at the same time those that disturb everybody run one by one in clusters of their own.
+//! each other, and at the same time those that disturb everybody run one by one in another cluster.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -69,17 +69,13 @@ fn chosen(program: &Path, arguments: &Arguments) -> Result<Vec<String>> {
 }
 
 /// Tests that share a cluster wait most of the time, so more of them run at once than there are processors. Those that
-/// disturb everybody, which are in the module `alone`, have others, in which they take turns: one for those that install
-/// the operator anew, which takes as long as a third of the rest.
+/// disturb everybody, which are in the module `alone`, have another one, in which they take turns.
 fn groups(names: &[String]) -> Vec<Group> {
-    let mut left = names.to_vec();
-    let mut group = |cluster, threads, of: &str| {
-        let tests;
-        (tests, left) = std::mem::take(&mut left).into_iter().partition(|name| name.starts_with(of));
-        Group { cluster, threads, tests }
-    };
-    let groups =
-        [group("e2e-install", "1", "alone::install::"), group("e2e-alone", "1", "alone::"), group("e2e", "10", "")];
+    let (alone, shared) = names.iter().cloned().partition(|name| name.starts_with("alone::"));
+    let groups = [
+        Group { cluster: "e2e", threads: "10", tests: shared },
+        Group { cluster: "e2e-alone", threads: "1", tests: alone },
+    ];
     groups.into_iter().filter(|group| !group.tests.is_empty()).collect()
 }
 
@@ -147,18 +143,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tests_that_disturb_everybody_have_clusters_for_themselves() {
+    fn tests_that_disturb_everybody_have_a_cluster_for_themselves() {
         let names = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
         let groups_of = |given: &[&str]| {
             groups(&names(given)).into_iter().map(|group| (group.cluster, group.tests)).collect::<Vec<_>>()
         };
         assert_eq!(
-            groups_of(&["alone::nodes::cut", "seeds::alone", "alone::install::chart", "faults::full"]),
-            [
-                ("e2e-install", names(&["alone::install::chart"])),
-                ("e2e-alone", names(&["alone::nodes::cut"])),
-                ("e2e", names(&["seeds::alone", "faults::full"]))
-            ]
+            groups_of(&["alone::nodes::cut", "seeds::alone", "faults::full"]),
+            [("e2e", names(&["seeds::alone", "faults::full"])), ("e2e-alone", names(&["alone::nodes::cut"]))]
         );
         assert_eq!(groups_of(&["alone::nodes::cut"]), [("e2e-alone", names(&["alone::nodes::cut"]))]);
     }
