@@ -2,19 +2,28 @@
 
 use std::time::Duration;
 
-use holdfast_store::MemoryStore;
+use holdfast_store::{Entry, Fault, FaultyStore, MemoryStore, Operation, Rule, Store};
 
 use super::*;
 use crate::format::snapshot::Snapshot;
 use crate::pack_writer::PackWriter;
 use crate::{InitOptions, OpenOptions};
 
-/// A snapshot of a tree with these nodes, as JSON; every file's content is one blob of 5 bytes where `BLOB` stands.
-fn findings(nodes: &str) -> Vec<Problem> {
+fn new_repository(store: Arc<dyn Store>) -> Arc<Repository> {
     let init =
         InitOptions { kdf_target: Duration::from_millis(1), kdf_memory_bytes: 1 << 20, ..InitOptions::default() };
-    let store = Arc::new(MemoryStore::new());
-    let repository = Arc::new(Repository::init(store, "password", &init, OpenOptions::default()).unwrap());
+    Arc::new(Repository::init(store, "password", &init, OpenOptions::default()).unwrap())
+}
+
+fn check_all(repository: &Arc<Repository>) -> Vec<Problem> {
+    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
+    let report = check(repository, &options, &Monitor::default()).unwrap();
+    report.findings.into_iter().map(|finding| finding.problem).collect()
+}
+
+/// A snapshot of a tree with these nodes, as JSON; every file's content is one blob of 5 bytes where `BLOB` stands.
+fn findings(nodes: &str) -> Vec<Problem> {
+    let repository = new_repository(Arc::new(MemoryStore::new()));
     let writer = PackWriter::new(&repository, repository.index().unwrap(), false).unwrap();
     let mut encoder = writer.encoder().unwrap();
     let (blob, _) = writer.save(&mut encoder, BlobKind::Data, b"hello").unwrap();
@@ -24,9 +33,7 @@ fn findings(nodes: &str) -> Vec<Problem> {
     let json = format!(r#"{{"time":"2026-01-01T00:00:00Z","tree":"{tree}","paths":["/p"]}}"#);
     assert!(Snapshot::parse(json.as_bytes()).is_ok());
     repository.save_file(FileKind::Snapshot, json.as_bytes()).unwrap();
-    let options = CheckOptions { read_data: ReadData::All, ..CheckOptions::default() };
-    let report = check(&repository, &options, &Monitor::default()).unwrap();
-    report.findings.into_iter().map(|finding| finding.problem).collect()
+    check_all(&repository)
 }
 
 #[track_caller]
@@ -68,4 +75,53 @@ fn a_file_of_another_size_than_its_content_is_a_note() {
     let found = findings(r#"{"name":"a","type":"file","size":6,"content":["BLOB"]}"#);
     assert!(matches!(found[..], [Problem::FileSize { size_bytes: 6, content_bytes: 5, .. }]), "{found:?}");
     assert_eq!(found[0].severity(), Severity::Note);
+}
+
+/// Where the object of this name is removed by somebody else at the moment at which it is read.
+struct Removed<S>(S, String);
+
+impl<S: Store> Store for Removed<S> {
+    fn location(&self) -> String {
+        self.0.location()
+    }
+    fn put(&self, name: &str, data: &[u8]) -> holdfast_store::Result<()> {
+        self.0.put(name, data)
+    }
+    fn get(&self, name: &str) -> holdfast_store::Result<Vec<u8>> {
+        if name == self.1 {
+            self.0.delete(name)?;
+        }
+        self.0.get(name)
+    }
+    fn get_range(&self, name: &str, offset: u64, buffer: &mut [u8]) -> holdfast_store::Result<()> {
+        self.0.get_range(name, offset, buffer)
+    }
+    fn size_bytes(&self, name: &str) -> holdfast_store::Result<u64> {
+        self.0.size_bytes(name)
+    }
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(Entry)) -> holdfast_store::Result<()> {
+        self.0.list(prefix, visit)
+    }
+    fn delete(&self, name: &str) -> holdfast_store::Result<()> {
+        self.0.delete(name)
+    }
+}
+
+#[test]
+fn a_key_that_is_removed_meanwhile_is_no_damage_and_one_that_cannot_be_read_is() {
+    let content = b"of an init that comes too late";
+    let id = Id::of(content);
+    let name = FileKind::Key.path(&id);
+
+    let repository = new_repository(Arc::new(Removed(MemoryStore::new(), name.clone())));
+    repository.store().put(&name, content).unwrap();
+    assert_eq!(check_all(&repository), []);
+    assert_eq!(repository.list(FileKind::Key).unwrap().len(), 1);
+
+    let store = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let repository = new_repository(store.clone());
+    store.put(&name, content).unwrap();
+    assert_eq!(check_all(&repository), []);
+    store.inject(Rule::on(Operation::Get, Fault::Fail(ErrorKind::NotFound)).under(&name));
+    assert!(matches!(&check_all(&repository)[..], [Problem::Key { id: found, .. }] if *found == id));
 }
