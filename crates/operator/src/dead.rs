@@ -1,6 +1,8 @@
 //! Runs whose pod did not live to see them end: they are told as failed, in the place and under the name of the agent
 //! that cannot do it any more.
 //!
+//! A Recovery whose container ended well is told as such: it must not be done again.
+//!
 //! Written only over what was read, by the object's resourceVersion: an agent that lives after all is not overwritten.
 
 use holdfast_api::names::pod as names;
@@ -38,7 +40,7 @@ pub(crate) fn bury(
         for host in &status.hosts {
             let dead = host.running.as_ref().and_then(|running| {
                 let uid = host.pod_uid.as_deref().unwrap_or_default();
-                fate(world, uid, running.start.0, now, decision).map(|why| (running, why))
+                fate(world, (uid, &object), running.start.0, now, decision).map(|why| (running, why))
             });
             if let Some((running, why)) = dead {
                 let host = fail_backup(host.clone(), running.start.0, now, why, running.triggers.clone());
@@ -47,7 +49,7 @@ pub(crate) fn bury(
             }
             let dead = host.waiting_since.as_ref().and_then(|since| {
                 let uid = host.pod_uid.as_deref().unwrap_or_default();
-                fate(world, uid, since.0, now, decision)
+                fate(world, (uid, &object), since.0, now, decision)
             });
             if dead.is_some() {
                 let host = HostStatus { waiting_since: None, ..host.clone() };
@@ -64,14 +66,16 @@ pub(crate) fn bury(
     for (name, status) in &history.recoveries {
         let object = ObjectKey::new("Recovery", world.namespace, *name);
         for host in &status.hosts {
-            let dead = host.running.as_ref().and_then(|running| {
-                let uid = host.pod_uid.as_deref().unwrap_or_default();
-                fate(world, uid, running.start.0, now, decision)
-            });
-            if let Some(why) = dead {
-                let host = fail_recovery(host.clone(), now, why);
-                decision.actions.extend(write(world, &object, &host.host, &host, "its pod did not live to tell"));
-            }
+            let Some(start) = host.running.as_ref().map(|running| running.start.0) else { continue };
+            let uid = host.pod_uid.as_deref().unwrap_or_default();
+            let ended = if let Some(end) = succeeded(world, (uid, &object), start) {
+                succeed_recovery(host.clone(), end)
+            } else if let Some(why) = fate(world, (uid, &object), start, now, decision) {
+                fail_recovery(host.clone(), now, why)
+            } else {
+                continue;
+            };
+            decision.actions.extend(write(world, &object, &host.host, &ended, "its pod did not live to tell"));
         }
     }
     triggers_of_the_dead(world, history, now, decision);
@@ -212,8 +216,14 @@ fn last_words<'a>(world: &World<'a>, job: &Value) -> Option<&'a str> {
     Some(line.strip_prefix("error: ").unwrap_or(line))
 }
 
-/// Why a run in the pod of this UID cannot end any more; none if it may.
-fn fate(world: &World<'_>, pod_uid: &str, start: Timestamp, now: Timestamp, decision: &mut Decision) -> Option<String> {
+/// Why the run of an object in the pod of this UID cannot end any more; none if it may.
+fn fate(
+    world: &World<'_>,
+    (pod_uid, object): (&str, &ObjectKey),
+    start: Timestamp,
+    now: Timestamp,
+    decision: &mut Decision,
+) -> Option<String> {
     let Some(pod) = world.all("Pod").find(|pod| uid(pod) == pod_uid) else {
         // What is watched apart arrives apart: a new pod may be known a little later than its first run.
         return match start.checked_add(KNOWN_WITHIN) {
@@ -237,30 +247,45 @@ fn fate(world: &World<'_>, pod_uid: &str, start: Timestamp, now: Timestamp, deci
         }
         decision.again_at(gone);
     }
-    restarted(pod, start)
+    let status = container_of(pod, object)?;
+    let ended = ended_since(status, start)?;
+    let reason = text(ended, "/reason");
+    let reason = if reason.is_empty() { String::new() } else { format!(" ({reason})") };
+    Some(format!("the container {} of the pod {name} ended during the run{reason}", text(status, "/name")))
 }
 
-/// Whether the container of ours that ran then has ended since.
-fn restarted(pod: &Value, start: Timestamp) -> Option<String> {
+/// When a run of a Recovery in the pod of this UID has succeeded, as only its exit code tells: an agent that was not
+/// allowed to say so any more.
+fn succeeded(world: &World<'_>, (pod_uid, object): (&str, &ObjectKey), start: Timestamp) -> Option<Timestamp> {
+    let pod = world.all("Pod").find(|pod| uid(pod) == pod_uid)?;
+    let ended = ended_since(container_of(pod, object)?, start)?;
+    (ended["exitCode"] == 0).then(|| moment(ended, "/finishedAt")).flatten()
+}
+
+/// The status of the container that works for an object: the one that is named after it, or that works for all. None
+/// if it may be one of several: which it was is not known, and its agent tells at its next start.
+fn container_of<'a>(pod: &'a Value, object: &ObjectKey) -> Option<&'a Value> {
     let of = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
-    let ours: Vec<&str> = of("containers")
-        .chain(of("initContainers"))
-        .filter(|container| is_ours(container))
-        .map(|container| text(container, "/name"))
-        .collect();
-    let [only] = ours.as_slice() else {
-        // Which of several it was is not known: its agent tells at its next start.
-        return None;
+    let ours = || of("containers").chain(of("initContainers")).filter(|container| is_ours(container));
+    let value = |container: &'a Value, name: &str| {
+        let mut variables = container["env"].as_array().into_iter().flatten();
+        variables.find(|variable| variable["name"] == name).map(|variable| text(variable, "/value"))
     };
-    let statuses = ["containerStatuses", "initContainerStatuses"];
-    let statuses = statuses.iter().flat_map(|field| pod["status"][*field].as_array()).flatten();
-    let status = statuses.into_iter().find(|status| text(status, "/name") == *only)?;
-    let ended = ["/state/terminated", "/lastState/terminated"].iter().find_map(|state| {
-        let at = moment(status, &format!("{state}/finishedAt"))?;
-        (at >= start).then(|| text(status, &format!("{state}/reason")).to_owned())
-    })?;
-    let reason = if ended.is_empty() { String::new() } else { format!(" ({ended})") };
-    Some(format!("the container {only} of the pod {} ended during the run{reason}", crate::world::name(pod)))
+    let own = if object.kind == "Recovery" { names::RECOVERY_NAME } else { names::BACKUP_NAME };
+    let named = ours().filter(|container| value(container, own) == Some(object.name.as_str()));
+    let for_all = ours().filter(|container| {
+        [names::RECOVERY_NAME, names::BACKUP_NAME].iter().all(|name| value(container, name).is_none())
+    });
+    let only = |mut containers: Vec<&'a Value>| if containers.len() == 1 { containers.pop() } else { None };
+    let named: Vec<&Value> = named.collect();
+    let container = if named.is_empty() { only(for_all.collect()) } else { only(named) }?;
+    statuses_of_ours(pod).find(|status| status["name"] == container["name"])
+}
+
+/// How a container has ended since then, of its status.
+fn ended_since(status: &Value, start: Timestamp) -> Option<&Value> {
+    let mut ends = ["/state/terminated", "/lastState/terminated"].into_iter().filter_map(|state| status.pointer(state));
+    ends.find(|ended| moment(ended, "/finishedAt").is_some_and(|at| at >= start))
 }
 
 fn fail_backup(host: HostStatus, start: Timestamp, end: Timestamp, error: String, triggers: Vec<String>) -> HostStatus {
@@ -281,6 +306,19 @@ fn fail_backup(host: HostStatus, start: Timestamp, end: Timestamp, error: String
     let kept = host.runs.len().clamp(RUNS_MAX, 100);
     let runs = std::iter::once(run).chain(host.runs).take(kept).collect();
     HostStatus { running: None, last_end: Some(Time(end)), count: host.count + 1, runs, ..host }
+}
+
+fn succeed_recovery(host: RecoveryHostStatus, end: Timestamp) -> RecoveryHostStatus {
+    RecoveryHostStatus {
+        running: None,
+        phase: Some(RecoveryPhase::Succeeded),
+        recovered: host.last_occasion.clone(),
+        last_end: Some(Time(end)),
+        count: host.count + 1,
+        attempts: 0,
+        error: None,
+        ..host
+    }
 }
 
 fn fail_recovery(host: RecoveryHostStatus, end: Timestamp, error: String) -> RecoveryHostStatus {

@@ -1,5 +1,6 @@
 //! What is kept of an object: what a decision may depend on, and nothing else.
 
+use holdfast_api::names::pod as names;
 use serde_json::{Map, Value, json};
 
 use crate::world::{controller, is_ours};
@@ -125,8 +126,7 @@ fn trim_pod(object: &mut Value) {
     let of = |field: &str| object["spec"][field].as_array().into_iter().flatten();
     let ours = |field: &str| -> Vec<Value> {
         let ours = of(field).filter(|container| is_ours(container));
-        ours.map(|container| json!({"name": container["name"], "env": [{"name": holdfast_api::names::pod::TARGET}]}))
-            .collect()
+        ours.map(|container| json!({"name": container["name"], "env": whose(container)})).collect()
     };
     let claims: Vec<Value> = of("volumes")
         .filter(|volume| !volume["persistentVolumeClaim"].is_null())
@@ -159,6 +159,17 @@ fn trim_pod(object: &mut Value) {
         .collect();
     status["conditions"] = json!(conditions);
     *object = json!({"apiVersion": "v1", "kind": "Pod", "metadata": kept_metadata, "spec": spec, "status": status});
+}
+
+/// Of the variables of a container those that make it ours, and say what it carries out.
+fn whose(container: &Value) -> Vec<Value> {
+    let variables = container["env"].as_array().into_iter().flatten();
+    let kept = variables.filter_map(|variable| match variable["name"].as_str()? {
+        names::TARGET => Some(json!({"name": names::TARGET})),
+        names::BACKUP_NAME | names::RECOVERY_NAME => Some(keep(variable, &["name", "value"])),
+        _ => None,
+    });
+    kept.collect()
 }
 
 fn keep(object: &Value, fields: &[&str]) -> Value {

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
-use std::time::Duration;
 
 use holdfast_plan::{Plan, PlannedRepository, plan};
 use holdfast_repository::{Monitor, OpenOptions, Repository};
@@ -11,7 +10,7 @@ use serde_json::json;
 
 use super::objects::Scope;
 use super::status::{merge_repository, of_recovery, of_repository};
-use super::world::{Cluster, repository_part};
+use super::world::{Cluster, UNTOLD, repository_part};
 use super::{Options, PodError, push};
 use crate::backup;
 use crate::follow::Notice;
@@ -19,9 +18,6 @@ use crate::open::{self, IfMissing, OpenError};
 use crate::state::{Outcome, RepositoryState, Run, State};
 use crate::work;
 use crate::world::World;
-
-/// How long the API server is given to take what it is told.
-const TELL_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +49,7 @@ pub enum CommandError {
         source: Box<holdfast_store::Error>,
     },
     /// The API server could not be told.
-    #[error("the API server could not be told within {} s", TELL_WITHIN.as_secs())]
+    #[error("{UNTOLD}")]
     Untold,
     /// The file of metrics.
     #[error("cannot read the metrics in {path}")]
@@ -70,13 +66,14 @@ type Tell<'t> = &'t mut dyn FnMut(Notice<'_>);
 
 /// A pod and what is planned in it.
 struct Scene<'a> {
+    stop: &'a AtomicBool,
     cluster: Cluster<'a>,
     state: State,
     plan: Plan,
 }
 
 impl<'a> Scene<'a> {
-    fn open(options: &'a Options, stop: &AtomicBool, tell: Tell<'_>) -> Result<Self, CommandError> {
+    fn open(options: &'a Options, stop: &'a AtomicBool, tell: Tell<'_>) -> Result<Self, CommandError> {
         let (messages, inbox) = mpsc::channel();
         let mut cluster = Cluster::connect(options, messages)?;
         if !cluster.wait_until_listed(stop, &inbox, tell) {
@@ -85,7 +82,7 @@ impl<'a> Scene<'a> {
         let mut state = State::default();
         cluster.turn(&mut state);
         let plan = plan(cluster.manifests(), &state.observed, &cluster.settings(Timestamp::now()));
-        Ok(Self { cluster, state, plan })
+        Ok(Self { stop, cluster, state, plan })
     }
 
     /// The repository of the `Backup`, or the `Repository`, that this is about.
@@ -116,9 +113,7 @@ impl<'a> Scene<'a> {
 
     /// Waits until everything is told.
     fn close(mut self) -> Result<(), CommandError> {
-        let told = self.cluster.report().wait_until_told(TELL_WITHIN);
-        self.cluster.close();
-        if told { Ok(()) } else { Err(CommandError::Untold) }
+        if self.cluster.close(self.stop) { Ok(()) } else { Err(CommandError::Untold) }
     }
 }
 

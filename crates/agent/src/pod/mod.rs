@@ -32,7 +32,7 @@ use crate::state::State;
 pub use commands::{CommandError, init, update_recovery_status, update_repository_status, wipe};
 pub use objects::Scope;
 
-use world::{Cluster, Verdict};
+use world::{Cluster, UNTOLD, Verdict};
 
 /// Which pod this is, and which host of its target.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,8 +120,8 @@ pub fn run(options: &Options, stop: &AtomicBool, tell: &mut dyn FnMut(Notice<'_>
         return Ok(Ended { summary: Summary { interrupted: true, ..Summary::default() }, failure: None });
     }
     let result = follow(&mut cluster, State::default(), options.listen, (messages, inbox), stop, tell);
-    for trouble in cluster.close() {
-        tell(Notice::Trouble(trouble));
+    if !cluster.close(stop) {
+        tell(Notice::Trouble(format!("{UNTOLD}; the next pod does")));
     }
     let summary = result?;
     let failure = match cluster.verdict() {

@@ -104,6 +104,14 @@ impl Waiting {
         waiting.map(|refused| refused.again.duration_since(now)).min().map_or(limit, |next| next.min(limit))
     }
 
+    /// Whether nothing is left but what has not been allowed for long.
+    fn is_hopeless(&self) -> bool {
+        let is_over =
+            |(part, wanted): (&Part, &Value)| self.sent.get(part) == Some(wanted) || self.refused.contains_key(part);
+        let is_refused_for_long = !self.refused.is_empty() && self.refused.values().all(|refused| refused.said);
+        self.events.is_empty() && is_refused_for_long && self.wanted.iter().all(is_over)
+    }
+
     fn is_empty(&self) -> bool {
         !self.busy && self.events.is_empty() && self.refused.is_empty() && self.next().is_none()
     }
@@ -168,6 +176,11 @@ impl Report {
     pub(super) fn wait_until_told(&self, limit: Duration) -> bool {
         let waited = self.told.wait_timeout_while(self.waiting(), limit, |waiting| !waiting.is_empty());
         waited.map_or_else(|poisoned| poisoned.into_inner().0, |(waiting, _)| waiting).is_empty()
+    }
+
+    /// Whether nothing is left but what has not been allowed for long.
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.waiting().is_hopeless()
     }
 
     /// Sends what is to be told, for ever.
@@ -338,6 +351,7 @@ mod tests {
             }
             assert_eq!(waiting.next(), None, "others have their turn first");
             assert!(!waiting.is_empty(), "it is not told");
+            assert_eq!(waiting.is_hopeless(), !said.is_empty());
             now += waiting.try_refused_again(now, Duration::from_secs(60));
             waiting.try_refused_again(now, Duration::ZERO);
             tries += 1;
@@ -345,7 +359,7 @@ mod tests {
         assert!((15..40).contains(&tries), "{tries}");
         assert!(matches!(said[..], [at] if (60..75).contains(&at)), "{said:?}");
         assert!(waiting.note(&part, status.clone(), &Ok(()), now));
-        assert!(waiting.is_empty());
+        assert!(waiting.is_empty() && !waiting.is_hopeless());
         assert_eq!(waiting.try_refused_again(now, RETRY_MAX), RETRY_MAX);
 
         // What makes no sense is not sent again.

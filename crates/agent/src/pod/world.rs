@@ -37,8 +37,11 @@ pub(super) use publish::repository_part;
 
 /// How often a Secret that is waited for is looked at.
 const LOOK_AT_SECRET_EVERY: Duration = Duration::from_secs(5);
-/// How long the last words may take.
+/// How long the last words may take of a program that is told to stop.
 const LAST_WORDS: Duration = Duration::from_millis(1_200);
+
+/// What is to be said of a program that ends without it.
+pub(super) const UNTOLD: &str = "the API server could not be told everything before the end";
 
 /// What became of what the program was started for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -247,17 +250,24 @@ impl<'a> Cluster<'a> {
         &self.report
     }
 
-    /// Says the last words and gives the turn to others. What could not be told any more.
-    pub(super) fn close(&mut self) -> Vec<String> {
-        let mut troubles = Vec::new();
-        if !self.report.wait_until_told(LAST_WORDS) {
-            troubles.push("the API server could not be told everything before the end; the next pod does".to_owned());
-        }
+    /// Says the last words and gives the turn to others; false if not everything could be told.
+    ///
+    /// A program that has come to its end by itself is in no hurry: what a Recovery has done and nobody knows of would be
+    /// done again, over what the application has written since.
+    pub(super) fn close(&mut self, stop: &AtomicBool) -> bool {
+        let is_told = loop {
+            if self.report.wait_until_told(LAST_WORDS) {
+                break true;
+            }
+            if stop.load(Ordering::Relaxed) || !self.turn.is_ours() || self.report.is_hopeless() {
+                break false;
+            }
+        };
         if let Some((end, ended)) = self.election.take() {
             end.notify_one();
             let _ = self.connection.wait(async { tokio::time::timeout(LAST_WORDS / 2, ended.notified()).await });
         }
-        troubles
+        is_told
     }
 
     /// Makes the manifests anew if what they were made of has changed; whether it has.

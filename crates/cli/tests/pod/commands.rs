@@ -9,7 +9,8 @@ use holdfast_api::names::pod as names;
 use serde_json::{Value, json};
 
 use super::manifest::{backup, recovery, repository, workload};
-use super::pod::Stage;
+use super::pod::{Program, Stage};
+use super::proxy::Proxy;
 use super::server::Server;
 
 const TO_DB: &str = "  recoverTo: {workload: {apiVersion: apps/v1, kind: StatefulSet, name: db}}\n";
@@ -128,6 +129,43 @@ fn a_secret_is_not_waited_for_without_end() {
     stage.secret("RESTIC_PASSWORD", "correct horse");
     let (code, text) = stage.run("db-0", "StatefulSet/db", &arguments);
     assert_eq!(code, 0, "{text}");
+}
+
+/// A recovery that has been done while the API server could not be reached.
+fn recovered_untold(stage: &Stage, proxy: &Proxy) -> Program {
+    stage.apply(&[recovery("back", &format!("{TO_DB}  retryConfig: {{maxRetry: 0}}\n"))]);
+    fs::remove_file(stage.data("a")).unwrap();
+    stage.secret("RESTIC_PASSWORD", "wrong");
+    let kubeconfig = Server::get().write_kubeconfig(&format!("through-proxy-{}", stage.namespace), proxy.port);
+    let program = stage.start_with("db-0", "StatefulSet/db", &["recover", "--recovery-name=back"], &kubeconfig);
+    program.says(&["Recovery", "waits for another Secret"]);
+    stage.until("recovery", "back", "failed", |object| object["status"]["hosts"][0]["phase"] == "Failed");
+    proxy.cut();
+    stage.secret("RESTIC_PASSWORD", "correct horse");
+    program.says(&["recovered from snapshot"]);
+    program
+}
+
+#[test]
+fn a_recovery_ends_when_the_api_server_knows_of_it() {
+    let (stage, proxy) = (saved(), Proxy::to(Server::get().port));
+    let mut program = recovered_untold(&stage, &proxy);
+    std::thread::sleep(Duration::from_secs(4));
+    assert!(program.is_running(), "the application would start, and be recovered again later: {}", program.text());
+    proxy.mend();
+    assert!(program.end(Duration::from_secs(90)).success(), "{}", program.text());
+    let object = Server::get().object(&stage.namespace, "recovery", "back");
+    assert_eq!(object["status"]["hosts"][0]["phase"], "Succeeded", "{object:#}");
+    assert!(!program.text().contains("could not be told"), "{}", program.text());
+}
+
+#[test]
+fn told_to_stop_it_does_not_wait_for_the_api_server() {
+    let (stage, proxy) = (saved(), Proxy::to(Server::get().port));
+    let mut program = recovered_untold(&stage, &proxy);
+    assert!(program.is_running(), "{}", program.text());
+    program.terminate();
+    assert!(program.text().contains("could not be told"), "{}", program.text());
 }
 
 #[test]
