@@ -1,6 +1,6 @@
 //! Every kind of workload by the label and a `Restic`: who restarts its pods, which hosts it has, where they are kept.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use serde_json::json;
@@ -113,7 +113,7 @@ fn bare(kind: &str, name: &str) -> Value {
             "terminationGracePeriodSeconds": 0,
             "containers": [{"name": "app", "image": "$BUSYBOX",
                 "command": ["sh", "-c", "echo data > /data/file; sleep 2; touch /tmp/ready; exec sleep 86400"],
-                "readinessProbe": {"exec": {"command": ["test", "-f", "/tmp/ready"]}, "periodSeconds": 1},
+                "readinessProbe": {"exec": {"command": ["test", "-f", "/tmp/ready"]}, "periodSeconds": 1, "timeoutSeconds": 30},
                 "volumeMounts": [{"name": "data", "mountPath": "/data"}]}],
             "volumes": [{"name": "data", "emptyDir": {}}]}}}})
 }
@@ -123,18 +123,23 @@ fn has_sidecar(pod: &Value) -> bool {
 }
 
 /// Waits until three pods are ready and have, or have not, the sidecar; from when three are ready first, no two may
-/// be away at once. Returns their UIDs.
+/// be away at once: deleted, or not ready for the first time. Returns their UIDs.
 async fn replaced(t: &Test, app: &str, with_sidecar: bool) -> BTreeSet<String> {
-    let complete = Cell::new(false);
+    let (complete, begun) = (Cell::new(false), RefCell::new(BTreeSet::new()));
+    let id = |pod: &Value| pod["metadata"]["uid"].as_str().unwrap().to_owned();
     let pods = t
         .wait_all("Pod", &format!("app={app}"), "replaced one by one", |pods| {
-            let ready = pods.iter().filter(|pod| is_true(pod, "Ready")).count();
-            assert!(!complete.get() || ready >= 2, "only {ready} of three pods of {app} are ready: {pods:#?}");
-            complete.set(complete.get() || ready == 3);
-            ready == 3 && pods.len() == 3 && pods.iter().all(|pod| has_sidecar(pod) == with_sidecar)
+            let mut begun = begun.borrow_mut();
+            begun.extend(pods.iter().filter(|pod| is_true(pod, "Ready")).map(id));
+            let is_there = |pod: &&Value| pod["metadata"]["deletionTimestamp"].is_null() && begun.contains(&id(pod));
+            let there = pods.iter().filter(is_there).count();
+            assert!(!complete.get() || there >= 2, "only {there} of three pods of {app} are there: {pods:#?}");
+            complete.set(complete.get() || there == 3);
+            let ready = pods.iter().filter(|pod| is_true(pod, "Ready") && has_sidecar(pod) == with_sidecar);
+            pods.len() == 3 && ready.count() == 3
         })
         .await;
-    pods.iter().map(|pod| pod["metadata"]["uid"].as_str().unwrap().to_owned()).collect()
+    pods.iter().map(id).collect()
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use serde_json::json;
 
 use super::{Rounds, SUM};
-use crate::harness::{Moment, Value, test};
+use crate::harness::{Moment, Value, is_true, test};
 
 #[test]
 fn restic_beside_the_operator_neither_disturbs_nor_is_disturbed() {
@@ -48,8 +48,11 @@ fn restic_beside_the_operator_neither_disturbs_nor_is_disturbed() {
             if log.contains("on restic") && log.contains("waiting") { Ok(()) } else { Err(log) }
         })
         .await;
-        let trigger = t.get("BackupTrigger/round-3").await;
-        assert_eq!(trigger["status"]["phase"], "Running", "it waits: {trigger:#}");
+        t.wait("BackupTrigger/round-3", "running", |trigger| {
+            assert!(!is_true(trigger, "Complete") && !is_true(trigger, "Failed"), "it waits: {trigger:#}");
+            trigger["status"]["phase"] == "Running"
+        })
+        .await;
         t.sh("restic", "touch /tmp/end").await;
         last = t.backed_up("db", &last).await;
         let run = t.get("Backup/db").await["status"]["hosts"][0]["runs"][0].clone();

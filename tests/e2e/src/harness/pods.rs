@@ -1,5 +1,7 @@
 //! Inside pods: commands, files, logs, and processes killed.
 
+use std::time::Duration;
+
 use futures_util::future::join;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -65,13 +67,27 @@ impl Test {
         stdout
     }
 
-    /// What a page holds that a pod with a busybox gets by HTTP. A statically linked busybox looks names up with
-    /// `nslookup` alone, and its wget does not even run. The sleep keeps the connection open in this direction, as any
-    /// client of HTTP does: toxiproxy takes the end of one direction for that of both.
+    /// What a page holds that a pod with a busybox gets by HTTP.
     pub(crate) async fn http_get(&self, pod: &str, host: &str, port: u16, page: &str) -> Result<String, String> {
-        let script = r#"case $1 in *[!0-9.]*) set -- "$(nslookup -type=a "$1" | sed -n '/^Name:/,$ s/^Address: //p')" "$2" "$3";; esac
-            { printf 'GET %s HTTP/1.0\r\n\r\n' "$3"; sleep 5 2>/dev/null & } | timeout 3 nc "$1" "$2""#;
-        let output = self.exec(pod, &["sh", "-c", script, "sh", host, &port.to_string(), page]).await;
+        // Long enough for a machine that has much else to do.
+        self.http_get_within(Duration::from_secs(30), pod, host, port, page).await
+    }
+
+    /// The same; an answer that comes later is an error. A statically linked busybox looks names up with `nslookup`
+    /// alone, and its wget does not even run. The sleep keeps the connection open in this direction, as any client of
+    /// HTTP does: toxiproxy takes the end of one direction for that of both.
+    pub(crate) async fn http_get_within(
+        &self,
+        limit: Duration,
+        pod: &str,
+        host: &str,
+        port: u16,
+        page: &str,
+    ) -> Result<String, String> {
+        let script = r#"case $2 in *[!0-9.]*) set -- "$1" "$(nslookup -type=a "$2" | sed -n '/^Name:/,$ s/^Address: //p')" "$3" "$4";; esac
+            { printf 'GET %s HTTP/1.0\r\n\r\n' "$4"; sleep "$1" 2>/dev/null & } | timeout "$1" nc "$2" "$3""#;
+        let (limit, port) = (limit.as_secs().to_string(), port.to_string());
+        let output = self.exec(pod, &["sh", "-c", script, "sh", &limit, host, &port, page]).await;
         match output.stdout.split_once("\r\n\r\n") {
             Some((head, body)) if output.code == 0 && head.contains(" 200 ") => Ok(body.to_owned()),
             _ => Err(format!("{output:?}")),
