@@ -156,6 +156,8 @@ fn answer(key: &Key, demand: &Demand, admitted: &Admitted) -> Action {
         .iter()
         .map(|(host, (since, time))| (host, Admission { waiting_since: Time(*since), time: Time(*time) }))
         .collect();
+    // An empty map in the place of one with entries would be merged to null, and refused.
+    let status = if admissions.is_empty() { json!({}) } else { json!({"admitted": admissions}) };
     Action::Apply {
         because: "its runs wait for a turn".to_owned(),
         manager: managers::ADMISSION.to_owned(),
@@ -164,7 +166,7 @@ fn answer(key: &Key, demand: &Demand, admitted: &Admitted) -> Action {
             "apiVersion": demand.api_version,
             "kind": kind,
             "metadata": {"name": name, "namespace": namespace},
-            "status": {"admitted": admissions},
+            "status": status,
         }),
     }
 }
@@ -209,7 +211,7 @@ mod tests {
     fn answered(turns: &Turns) -> Vec<(String, usize)> {
         let answers = turns.answers.iter().map(|(key, admitted, action)| {
             let Action::Apply { object, .. } = action else { panic!("{action:?}") };
-            assert_eq!(object["status"]["admitted"].as_object().unwrap().len(), admitted.len());
+            assert_eq!(object["status"]["admitted"].as_object().map_or(0, |all| all.len()), admitted.len());
             assert_eq!(object["metadata"]["name"], key.2);
             (key.2.clone(), admitted.len())
         });
@@ -243,7 +245,10 @@ mod tests {
         // It has begun: the answer goes, the run counts.
         let begun = backup("a", "x", json!([{"host": "h", "running": {"start": time(31)}}]), admission);
         let demands = BTreeMap::from([begun, waiting("b", "x", 25)]);
-        assert_eq!(answered(&admit(&demands, &limits(Some(1), &[]), at(40))), [("a".to_owned(), 0)]);
+        let turns = admit(&demands, &limits(Some(1), &[]), at(40));
+        assert_eq!(answered(&turns), [("a".to_owned(), 0)]);
+        let (_, _, Action::Apply { object, .. }) = &turns.answers[0] else { panic!("{turns:?}") };
+        assert_eq!(object["status"], json!({}), "an empty map would be refused");
     }
 
     #[test]

@@ -50,7 +50,10 @@ fn runs_on_one_repository_take_turns_where_it_says_so() {
         // Without the limit nobody waits.
         t.patch("Repository/store", &json!({"spec": {"maxConcurrentRuns": null}})).await;
         t.wait("Backup/db", "not limited", |backup| {
-            backup["status"]["limited"].is_null() && hosts(backup).all(|host| host["waitingSince"].is_null())
+            let status = &backup["status"];
+            status["limited"].is_null()
+                && status["admitted"].is_null()
+                && hosts(backup).all(|host| host["waitingSince"].is_null())
         })
         .await;
         t.patch("Backup/db", &json!({"spec": {"paused": true}})).await;
