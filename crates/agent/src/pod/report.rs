@@ -49,13 +49,26 @@ pub(super) struct Part {
     pub(super) manager: String,
 }
 
-/// Since when a part is not allowed, and when it is tried again.
+/// Since when something is not allowed, and when it is tried again.
 #[derive(Debug)]
 struct Refused {
     since: Instant,
     again: Instant,
     pause: Duration,
     said: bool,
+}
+
+impl Refused {
+    fn new(now: Instant) -> Self {
+        Self { since: now, again: now, pause: REFUSED_FIRST, said: false }
+    }
+
+    /// Once more; whether that is said now.
+    fn once_more(&mut self, now: Instant) -> bool {
+        self.again = now + self.pause;
+        self.pause = (self.pause * 2).min(REFUSED_MAX);
+        now.duration_since(self.since) >= REFUSED_QUIETLY && !std::mem::replace(&mut self.said, true)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +79,8 @@ struct Waiting {
     /// What was not allowed: the rights may be on their way.
     refused: BTreeMap<Part, Refused>,
     events: VecDeque<Event>,
+    /// Where the first of the Events was not allowed: an API server that has just started allows nothing for a moment.
+    event_refused: Option<Refused>,
     /// Whether something is on its way.
     busy: bool,
 }
@@ -88,11 +103,26 @@ impl Waiting {
             self.refused.remove(part);
             return true;
         }
-        let new = Refused { since: now, again: now, pause: REFUSED_FIRST, said: false };
-        let refused = self.refused.entry(part.clone()).or_insert(new);
-        refused.again = now + refused.pause;
-        refused.pause = (refused.pause * 2).min(REFUSED_MAX);
-        now.duration_since(refused.since) >= REFUSED_QUIETLY && !std::mem::replace(&mut refused.said, true)
+        self.refused.entry(part.clone()).or_insert_with(|| Refused::new(now)).once_more(now)
+    }
+
+    fn next_event(&self, now: Instant) -> Option<Event> {
+        let waits = self.event_refused.as_ref().is_some_and(|refused| refused.again > now);
+        self.events.front().filter(|_| !waits).cloned()
+    }
+
+    /// Notes how the telling of the first Event ended; false if nothing is to be said of it: it was not allowed, for a
+    /// short time so far. After that it is given up, since the status tells the same.
+    fn note_event(&mut self, result: &Result<(), CallError>, now: Instant) -> bool {
+        let is_refused = result.as_ref().is_err_and(|error| error.code() == Some(403));
+        if is_refused && !self.event_refused.get_or_insert_with(|| Refused::new(now)).once_more(now) {
+            return false;
+        }
+        self.event_refused = None;
+        if result.is_ok() || result.as_ref().is_err_and(CallError::is_final) {
+            self.events.pop_front();
+        }
+        true
     }
 
     /// Wants what was not allowed to be told again where it is time; how long it is until the next, at most `limit`.
@@ -100,7 +130,7 @@ impl Waiting {
         for (part, _) in self.refused.iter().filter(|(_, refused)| refused.again <= now) {
             self.sent.remove(part);
         }
-        let waiting = self.refused.values().filter(|refused| refused.again > now);
+        let waiting = self.refused.values().chain(&self.event_refused).filter(|refused| refused.again > now);
         waiting.map(|refused| refused.again.duration_since(now)).min().map_or(limit, |next| next.min(limit))
     }
 
@@ -190,10 +220,11 @@ impl Report {
             let (next, pause) = {
                 let mut waiting = self.waiting();
                 // The turn may come without a word, and so may rights.
-                let pause = waiting.try_refused_again(Instant::now(), RETRY_MAX);
+                let now = Instant::now();
+                let pause = waiting.try_refused_again(now, RETRY_MAX);
                 // What a host has to say is said by whose turn it is.
                 let next = if turn.is_ours() { waiting.next().map(Next::Status) } else { None };
-                let next = next.or_else(|| waiting.events.front().cloned().map(|event| Next::Event(Box::new(event))));
+                let next = next.or_else(|| waiting.next_event(now).map(|event| Next::Event(Box::new(event))));
                 waiting.busy = next.is_some();
                 if next.is_none() {
                     self.told.notify_all();
@@ -215,8 +246,8 @@ impl Report {
                 }
                 Some(Next::Event(event)) => {
                     let result = self.create(&client, &event, &objects).await;
-                    if result.as_ref().is_ok_and(|()| true) || result.as_ref().is_err_and(CallError::is_final) {
-                        self.waiting().events.pop_front();
+                    if !self.waiting().note_event(&result, Instant::now()) {
+                        continue;
                     }
                     result.map_err(|error| (format!("the event {}", event.name), error))
                 }
@@ -323,7 +354,10 @@ fn api_version(kind: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_plan::ObjectKey;
+
     use super::*;
+    use crate::journal::Reason;
 
     fn answer(code: u16) -> Result<(), CallError> {
         let status = kube::core::Status { code, ..kube::core::Status::default() };
@@ -366,5 +400,35 @@ mod tests {
         waiting.wanted.insert(part.clone(), json!({}));
         assert!(waiting.note(&part, json!({}), &answer(422), now));
         assert!(waiting.is_empty());
+    }
+
+    #[test]
+    fn an_event_that_is_not_allowed_is_tried_again_for_a_minute() {
+        let begun = Instant::now();
+        let event = |count| Event {
+            name: format!("db-{count}"),
+            count,
+            namespace: "demo".into(),
+            kind: "Normal",
+            reason: Reason::SuccessfulBackup,
+            message: String::new(),
+            involved_object: ObjectKey::new("Backup", "demo", "db"),
+            time: jiff::Timestamp::UNIX_EPOCH,
+        };
+        let mut waiting = Waiting { events: [event(1), event(2)].into(), ..Waiting::default() };
+        assert!(!waiting.note_event(&answer(403), begun));
+        assert!(waiting.next_event(begun).is_none(), "statuses have their turn first");
+        let again = begun + waiting.try_refused_again(begun, RETRY_MAX);
+        assert_eq!(waiting.next_event(again).map(|event| event.count), Some(1));
+        assert!(waiting.note_event(&Ok(()), again));
+        assert_eq!(waiting.next_event(again).map(|event| event.count), Some(2));
+
+        let (mut now, mut tries) = (again, 0);
+        while !waiting.note_event(&answer(403), now) {
+            tries += 1;
+            now += waiting.try_refused_again(now, Duration::from_secs(60));
+        }
+        assert!((5..15).contains(&tries), "{tries}");
+        assert!(now.duration_since(again) >= REFUSED_QUIETLY && waiting.is_empty());
     }
 }
