@@ -11,6 +11,7 @@ use std::sync::atomic::AtomicBool;
 use anyhow::{Context, Result, bail};
 
 use super::runner::{self, Summary};
+use super::stall::Stalls;
 use super::workspace;
 use crate::command::{self, cargo};
 
@@ -31,6 +32,9 @@ pub(crate) struct Arguments {
     /// Leave the clusters up, and in them the namespaces of tests that failed; the next run uses them again
     #[arg(long)]
     keep: bool,
+    /// Take the processors away from everything for 2 to 4 s, again and again
+    #[arg(long)]
+    stall: bool,
     /// More arguments of the test program, such as `--nocapture`
     #[arg(last = true)]
     more: Vec<OsString>,
@@ -45,10 +49,12 @@ pub(super) fn run(arguments: &Arguments, summary: &mut Summary) -> Result<()> {
     let program = build()?;
     let groups = groups(&chosen(&program, arguments)?);
     command::run(xtask().args(["image", "--debug"]).args(IMAGES))?;
+    let stalls = arguments.stall.then(Stalls::begin).transpose()?;
     let ended: Vec<_> = std::thread::scope(|scope| {
         let started: Vec<_> = groups.iter().map(|group| scope.spawn(|| group.run(&program, arguments))).collect();
         started.into_iter().map(std::thread::ScopedJoinHandle::join).collect()
     });
+    drop(stalls);
     let mut failed = Vec::new();
     for (group, ended) in groups.iter().zip(ended) {
         let Ok((told, outcome)) = ended else { bail!("the thread of {} panicked", group.cluster) };

@@ -4,6 +4,7 @@
 
 mod e2e;
 mod runner;
+mod stall;
 
 use std::path::Path;
 use std::process::{Command, ExitCode};

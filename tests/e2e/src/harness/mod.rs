@@ -63,7 +63,11 @@ fn run_named(path: &str, body: impl AsyncFnOnce(&Test)) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let result = runtime.block_on(async {
         let test = Test::begin(path).await;
-        let result = AssertUnwindSafe(body(&test)).catch_unwind().await;
+        let judged = async {
+            body(&test).await;
+            test.assert_nothing_invalid().await;
+        };
+        let result = AssertUnwindSafe(judged).catch_unwind().await;
         test.end(result.is_ok()).await;
         result
     });

@@ -31,6 +31,20 @@ impl Test {
         operator
     }
 
+    /// Fails if the API server found anything wrong with what the operator wrote in this namespace: it says so, tries
+    /// again, and everything else goes on as if nothing were.
+    pub(super) async fn assert_nothing_invalid(&self) {
+        let operator = self.in_namespace(NAMESPACE);
+        for pod in operator.list("Pod", "app.kubernetes.io/component=operator").await {
+            // One that is starting or ending has none.
+            let log = operator.try_log(pod["metadata"]["name"].as_str().unwrap_or_default(), "operator").await;
+            let log = log.unwrap_or_default();
+            let is_invalid = |line: &&str| line.contains(&self.namespace) && line.contains("is invalid");
+            let invalid: Vec<&str> = log.lines().filter(is_invalid).collect();
+            assert!(invalid.is_empty(), "the operator writes what is refused: {invalid:#?}");
+        }
+    }
+
     /// Waits until a condition of an object is true; gives up when it has failed for good.
     #[track_caller]
     pub(crate) fn condition(&self, object: &str, condition: &str) -> impl Future<Output = Value> {

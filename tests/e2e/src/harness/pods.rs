@@ -85,7 +85,7 @@ impl Test {
         page: &str,
     ) -> Result<String, String> {
         let script = r#"case $2 in *[!0-9.]*) set -- "$1" "$(nslookup -type=a "$2" | sed -n '/^Name:/,$ s/^Address: //p')" "$3" "$4";; esac
-            { printf 'GET %s HTTP/1.0\r\n\r\n' "$4"; sleep "$1" 2>/dev/null & } | timeout "$1" nc "$2" "$3""#;
+            { printf 'GET %s HTTP/1.0\r\n\r\n' "$4"; sleep "$(($1 + 2))" 2>/dev/null & } | timeout "$1" nc "$2" "$3""#;
         let (limit, port) = (limit.as_secs().to_string(), port.to_string());
         let output = self.exec(pod, &["sh", "-c", script, "sh", &limit, host, &port, page]).await;
         match output.stdout.split_once("\r\n\r\n") {
