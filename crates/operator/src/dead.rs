@@ -266,20 +266,20 @@ fn succeeded(world: &World<'_>, (pod_uid, object): (&str, &ObjectKey), start: Ti
 /// if it may be one of several: which it was is not known, and its agent tells at its next start.
 fn container_of<'a>(pod: &'a Value, object: &ObjectKey) -> Option<&'a Value> {
     let of = |field: &str| pod["spec"][field].as_array().into_iter().flatten();
-    let ours = || of("containers").chain(of("initContainers")).filter(|container| is_ours(container));
-    let value = |container: &'a Value, name: &str| {
+    let ours = of("containers").chain(of("initContainers")).filter(|container| is_ours(container));
+    let whose = |container: &'a Value| {
         let mut variables = container["env"].as_array().into_iter().flatten();
-        variables.find(|variable| variable["name"] == name).map(|variable| text(variable, "/value"))
+        let named = variables.find(|one| [names::RECOVERY_NAME, names::BACKUP_NAME].contains(&text(one, "/name")))?;
+        Some((text(named, "/name"), text(named, "/value")))
     };
     let own = if object.kind == "Recovery" { names::RECOVERY_NAME } else { names::BACKUP_NAME };
-    let named = ours().filter(|container| value(container, own) == Some(object.name.as_str()));
-    let for_all = ours().filter(|container| {
-        [names::RECOVERY_NAME, names::BACKUP_NAME].iter().all(|name| value(container, name).is_none())
-    });
-    let only = |mut containers: Vec<&'a Value>| if containers.len() == 1 { containers.pop() } else { None };
-    let named: Vec<&Value> = named.collect();
-    let container = if named.is_empty() { only(for_all.collect()) } else { only(named) }?;
-    statuses_of_ours(pod).find(|status| status["name"] == container["name"])
+    let by_whose = |wanted| ours.clone().filter(|&container| whose(container) == wanted).collect::<Vec<_>>();
+    let mut found = by_whose(Some((own, object.name.as_str())));
+    if found.is_empty() {
+        found = by_whose(None);
+    }
+    let [only] = found[..] else { return None };
+    statuses_of_ours(pod).find(|status| status["name"] == only["name"])
 }
 
 /// How a container has ended since then, of its status.

@@ -187,11 +187,12 @@ impl Check<'_> {
     }
 
     fn check_keys(&self) -> Result<()> {
-        let mut gone = Vec::new();
         for id in self.repository.list(FileKind::Key)? {
             let reason = match self.repository.store().get(&FileKind::Key.path(&id)) {
-                Err(error) if error.kind == ErrorKind::NotFound => {
-                    gone.push((id, chain(&error)));
+                // Keys are removed without a lock: by who removes a password, and by an init that another one has forestalled.
+                Err(error)
+                    if error.kind == ErrorKind::NotFound && !self.repository.list(FileKind::Key)?.contains(&id) =>
+                {
                     continue;
                 }
                 Err(error) => chain(&error),
@@ -199,13 +200,6 @@ impl Check<'_> {
                 Ok(bytes) => format!("its hash is {}", Id::of(&bytes)),
             };
             self.found(Problem::Key { id, reason });
-        }
-        if !gone.is_empty() {
-            // Keys are removed without a lock: by who removes a password, and by an init that another one has forestalled.
-            let listed = self.repository.list(FileKind::Key)?;
-            for (id, reason) in gone.into_iter().filter(|(id, _)| listed.contains(id)) {
-                self.found(Problem::Key { id, reason });
-            }
         }
         Ok(())
     }

@@ -50,7 +50,8 @@ fn a_service_is_refused_silent_slow_and_cut() {
         // A connection that was taken a moment before is closed.
         t.until("refused", async || match get("/").await {
             Err(error) if error.contains("refused") => Ok(()),
-            other => Err(format!("{other:?}")),
+            Err(error) => Err(error),
+            Ok(page) => panic!("a proxy that refuses lets {page:?} through"),
         })
         .await;
         proxy.set(Flow::Silent);

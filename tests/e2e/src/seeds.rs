@@ -94,8 +94,11 @@ async fn a_label_or_a_selector_ties_workloads_to_a_restic(t: &Test, demo: &Test)
     // The first of six fields are the seconds: a run begins with a minute.
     let next = status["nextBackupTime"].as_str().unwrap_or_default();
     assert!(next.ends_with(":00Z"), "{status:#}");
+    // But for one that makes up for a start which a busy machine missed.
     let runs = status["history"].as_array().unwrap();
+    let is_on_time = |run: &&Value| run["time"].as_str().unwrap()[17..19].parse::<u8>().unwrap() < 30;
     assert!(runs.iter().all(|run| run["phase"] == "Succeeded"), "{runs:#?}");
+    assert!(runs.iter().filter(is_on_time).count() * 2 > runs.len(), "{runs:#?}");
     // Each run has an event of its own name.
     let name = |count: u8| format!("test-backup-{count}");
     let events = demo

@@ -43,6 +43,11 @@ impl CallError {
         }
     }
 
+    /// Whether it was not allowed.
+    pub(super) fn is_refused(&self) -> bool {
+        self.code() == Some(403)
+    }
+
     /// Whether the same call would fail for ever.
     pub(super) fn is_final(&self) -> bool {
         matches!(self.code(), Some(400 | 403 | 404 | 405 | 409 | 413 | 422))

@@ -94,7 +94,7 @@ impl Waiting {
     /// Notes how the telling of a part ended; false if nothing is to be said of it: it was not allowed, for a short
     /// time so far, or once more.
     fn note(&mut self, part: &Part, status: Value, result: &Result<(), CallError>, now: Instant) -> bool {
-        let is_refused = result.as_ref().is_err_and(|error| error.code() == Some(403));
+        let is_refused = result.as_ref().is_err_and(CallError::is_refused);
         if result.is_ok() || result.as_ref().is_err_and(CallError::is_final) {
             // What is wrong now is wrong again: it is tried when it changes, or when it may be allowed.
             self.sent.insert(part.clone(), status);
@@ -114,7 +114,7 @@ impl Waiting {
     /// Notes how the telling of the first Event ended; false if nothing is to be said of it: it was not allowed, for a
     /// short time so far. After that it is given up, since the status tells the same.
     fn note_event(&mut self, result: &Result<(), CallError>, now: Instant) -> bool {
-        let is_refused = result.as_ref().is_err_and(|error| error.code() == Some(403));
+        let is_refused = result.as_ref().is_err_and(CallError::is_refused);
         if is_refused && !self.event_refused.get_or_insert_with(|| Refused::new(now)).once_more(now) {
             return false;
         }
